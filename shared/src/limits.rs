@@ -1,0 +1,144 @@
+//! Every cap of the system, with its unit and its reason. Nothing else in the repository may hold a cap.
+//!
+//! A refused request names the limit by the name of the constant, in lower case, and its value.
+
+/// Most events in one batch. AgentLens page: 1 to 1000.
+pub const BATCH_EVENTS_MAX: usize = 1000;
+
+/// Largest request body as received, bytes. Lambda takes 6 MiB of synchronous payload (service quota), and a
+/// binary body arrives in base64: 4 MiB × 4/3 = 5.34 MiB.
+pub const BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// Largest request body after gzip is undone, bytes. Bounds what a small compressed body can cost.
+pub const BODY_UNPACKED_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// Deepest nesting of arrays and objects in any JSON document. serde_json and Python's json both manage it.
+pub const JSON_DEPTH_MAX: usize = 128;
+
+/// Largest payload of an event, bytes of compact JSON.
+pub const PAYLOAD_BYTES_MAX: usize = 1024 * 1024;
+
+/// Largest metadata of an event, bytes of compact JSON.
+pub const METADATA_BYTES_MAX: usize = 64 * 1024;
+
+/// Longest tenant name, bytes: a DNS label (RFC 1035), so that it may become a host name.
+pub const TENANT_BYTES_MAX: usize = 63;
+
+/// Longest session id, bytes. DynamoDB partition keys hold 2048 (service quota).
+pub const SESSION_ID_BYTES_MAX: usize = 256;
+
+/// Longest agent id, bytes.
+pub const AGENT_ID_BYTES_MAX: usize = 256;
+
+/// Longest event type, bytes.
+pub const EVENT_TYPE_BYTES_MAX: usize = 128;
+
+/// Longest source id, bytes.
+pub const SOURCE_ID_BYTES_MAX: usize = 256;
+
+/// Longest compliance tag, bytes.
+pub const COMPLIANCE_TAG_BYTES_MAX: usize = 64;
+
+/// Most PII kinds an event can be flagged with.
+pub const PII_TYPES_MAX: usize = 32;
+
+/// Longest name of a PII kind, bytes.
+pub const PII_TYPE_BYTES_MAX: usize = 32;
+
+/// Most types and most agents that a segment's attributes name; beyond it they say `many`.
+pub const SUMMARY_NAMES_MAX: usize = 32;
+
+/// Most tags that a session's summary keeps.
+pub const SUMMARY_TAGS_MAX: usize = 32;
+
+/// Longest tag kept in a summary, bytes.
+pub const SUMMARY_TAG_BYTES_MAX: usize = 128;
+
+/// Largest single stored item, bytes of body. DynamoDB's item limit is 400 KB (409,600 bytes, service quota);
+/// the rest is room for keys and attributes.
+pub const ITEM_BODY_BYTES_MAX: usize = 380 * 1000;
+
+/// Most bytes that the segments of one batch may encode to. A DynamoDB transaction takes 4 MB (service quota).
+pub const COMMIT_BYTES_MAX: usize = 3_500_000;
+
+/// Most store actions of one batch: items, parts of items, and one for an idempotency key. DynamoDB takes 100
+/// actions in a transaction (service quota).
+pub const COMMIT_ACTIONS_MAX: usize = 100;
+
+/// Largest columns block of a segment after decompression, bytes: a hostile segment cannot ask for more.
+pub const SEGMENT_COLUMNS_BYTES_MAX: usize = 32 * 1024 * 1024;
+
+/// Largest signed note, bytes (c2sp.org/signed-note advises a limit).
+pub const NOTE_BYTES_MAX: usize = 1_000_000;
+
+/// Most signature lines that a note may have (c2sp.org/signed-note: at least 16).
+pub const NOTE_SIGNATURES_MAX: usize = 16;
+
+/// Longest line of an evidence bundle, bytes: an event whose payload is all escapes is six times its size.
+pub const BUNDLE_LINE_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// Longest `Idempotency-Key`, bytes.
+pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 256;
+
+/// How long an idempotency key is remembered, ms: 24 h.
+pub const IDEMPOTENCY_LIFE_MS: i64 = 24 * 60 * 60 * 1000;
+
+/// How long a session's head may be cached by a writer, ms by the wall clock: 60 s.
+pub const HEAD_CACHE_MS: i64 = 60 * 1000;
+
+/// Shortest hot retention, ms: one day. A cached head must never outlive the segment it names.
+pub const HOT_RETENTION_MS_MIN: i64 = 24 * 60 * 60 * 1000;
+
+/// Most sessions whose head one process keeps: about 200 bytes each.
+pub const HEAD_CACHE_SESSIONS_MAX: usize = 100_000;
+
+/// How long a token may be cached before it is read again, ms: 30 s.
+pub const TOKEN_CACHE_MS: i64 = 30 * 1000;
+
+/// How often the last use of a token is written, ms: hourly.
+pub const TOKEN_LAST_USE_MS: i64 = 60 * 60 * 1000;
+
+/// Most tokens of one tenant.
+pub const TOKENS_MAX: usize = 10_000;
+
+/// Longest name of a token, bytes.
+pub const TOKEN_NAME_BYTES_MAX: usize = 128;
+
+/// Deadline of one store write, ms: a commit id older than this is minted again.
+pub const COMMIT_DEADLINE_MS: i64 = 5 * 1000;
+
+/// How long an append tries again after lost races before it gives up with 503, ms. API Gateway ends at 29 s.
+pub const APPEND_DEADLINE_MS: i64 = 20 * 1000;
+
+/// How long a by-id read of an id minted this recently tries again before 404, ms.
+pub const BY_ID_RETRY_MS: i64 = 2 * 1000;
+
+/// Events in a page of the native API: default and most.
+pub const PAGE_EVENTS_DEFAULT: usize = 100;
+/// See [`PAGE_EVENTS_DEFAULT`].
+pub const PAGE_EVENTS_MAX: usize = 1000;
+
+/// Most bytes of payload and metadata in one page of events; a page ends early rather than pass it. A Lambda
+/// answers with at most 6 MiB (service quota), and JSON may add a little.
+pub const PAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// Most bytes of segments that one query reads before it answers with what it has and a cursor: 256 MiB.
+pub const QUERY_READ_BYTES_MAX: u64 = 256 * 1024 * 1024;
+
+/// Longest `search` text, bytes.
+pub const SEARCH_BYTES_MAX: usize = 1024;
+
+/// How many partitions the feed is spread over: 4 × 1,000 write units a second for a tenant on DynamoDB.
+pub const FEED_SHARDS: u8 = 4;
+
+const _: () = {
+    assert!(HEAD_CACHE_MS < HOT_RETENTION_MS_MIN, "a cached head must not outlive what it names");
+    assert!(BODY_BYTES_MAX <= BODY_UNPACKED_BYTES_MAX);
+    assert!(PAYLOAD_BYTES_MAX + METADATA_BYTES_MAX < BODY_BYTES_MAX);
+    assert!(BODY_UNPACKED_BYTES_MAX < SEGMENT_COLUMNS_BYTES_MAX);
+    assert!(COMMIT_BYTES_MAX < 4 * 1000 * 1000);
+    assert!(COMMIT_BYTES_MAX.div_ceil(ITEM_BODY_BYTES_MAX) < COMMIT_ACTIONS_MAX);
+    assert!(BATCH_EVENTS_MAX < 1 << crate::ids::EVENT_NUMBER_BITS);
+    assert!((PAYLOAD_BYTES_MAX + METADATA_BYTES_MAX) * 6 < BUNDLE_LINE_BYTES_MAX);
+    assert!(COMMIT_DEADLINE_MS < APPEND_DEADLINE_MS);
+};
