@@ -74,7 +74,11 @@ impl<'a> Cursor<'a> {
             }
             value |= bits << shift;
             if byte & 0x80 == 0 {
-                return if byte == 0 && shift > 0 { Err(Malformed("a varint with spare bytes")) } else { Ok(value) };
+                return if byte == 0 && shift > 0 {
+                    Err(Malformed("a varint with spare bytes"))
+                } else {
+                    Ok(value)
+                };
             }
         }
         Err(Malformed("a varint past 64 bits"))

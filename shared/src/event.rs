@@ -187,7 +187,9 @@ impl Event {
     /// Borrows it.
     pub fn as_ref(&self) -> EventRef<'_> {
         let content = match &self.content {
-            OwnedContent::Kept { salt, payload, metadata } => Content::Kept { salt: *salt, payload, metadata },
+            OwnedContent::Kept { salt, payload, metadata } => {
+                Content::Kept { salt: *salt, payload, metadata }
+            }
             OwnedContent::Erased { digest } => Content::Erased { digest: *digest },
         };
         EventRef {

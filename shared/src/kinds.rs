@@ -142,121 +142,155 @@ const APPROVAL: &[Field] =
 
 /// Every known type, in the order of the page.
 pub const KNOWN: &[KnownType] = &[
-    page("session_started", Role::SessionStart, &[
-        opt("agentName", Text),
-        opt("agentVersion", Text),
-        opt("mcpClientInfo", Object),
-        opt("tags", Array),
-    ]),
-    page("session_ended", Role::SessionEnd, &[
-        req("reason", OneOf(&["completed", "error", "timeout", "manual"])),
-        opt("summary", Text),
-        opt("totalToolCalls", Number),
-        opt("totalDurationMs", Number),
-    ]),
-    page("tool_call", Role::ToolCall, &[
-        req("toolName", Name),
-        req("callId", Name),
-        req("arguments", Object),
-        opt("serverName", Text),
-    ]),
-    page("tool_response", Role::Other, &[
-        req("callId", Name),
-        req("toolName", Name),
-        req("result", Any),
-        req("durationMs", Number),
-    ]),
-    page("tool_error", Role::ToolError, &[
-        req("callId", Name),
-        req("toolName", Name),
-        req("error", Any),
-        opt("errorCode", Text),
-        req("durationMs", Number),
-    ]),
-    page("approval_requested", Role::Other, &[
-        req("requestId", Name),
-        req("action", Name),
-        req("params", Object),
-        req("urgency", Text),
-    ]),
+    page(
+        "session_started",
+        Role::SessionStart,
+        &[
+            opt("agentName", Text),
+            opt("agentVersion", Text),
+            opt("mcpClientInfo", Object),
+            opt("tags", Array),
+        ],
+    ),
+    page(
+        "session_ended",
+        Role::SessionEnd,
+        &[
+            req("reason", OneOf(&["completed", "error", "timeout", "manual"])),
+            opt("summary", Text),
+            opt("totalToolCalls", Number),
+            opt("totalDurationMs", Number),
+        ],
+    ),
+    page(
+        "tool_call",
+        Role::ToolCall,
+        &[req("toolName", Name), req("callId", Name), req("arguments", Object), opt("serverName", Text)],
+    ),
+    page(
+        "tool_response",
+        Role::Other,
+        &[req("callId", Name), req("toolName", Name), req("result", Any), req("durationMs", Number)],
+    ),
+    page(
+        "tool_error",
+        Role::ToolError,
+        &[
+            req("callId", Name),
+            req("toolName", Name),
+            req("error", Any),
+            opt("errorCode", Text),
+            req("durationMs", Number),
+        ],
+    ),
+    page(
+        "approval_requested",
+        Role::Other,
+        &[req("requestId", Name), req("action", Name), req("params", Object), req("urgency", Text)],
+    ),
     page("approval_granted", Role::Other, APPROVAL),
     page("approval_denied", Role::Other, APPROVAL),
     page("approval_expired", Role::Other, APPROVAL),
-    page("form_submitted", Role::Other, &[
-        req("submissionId", Name),
-        req("formId", Name),
-        opt("formName", Text),
-        req("fieldCount", Number),
-    ]),
-    page("form_completed", Role::Other, &[
-        req("submissionId", Name),
-        req("formId", Name),
-        req("completedBy", Name),
-        req("durationMs", Number),
-    ]),
-    page("form_expired", Role::Other, &[
-        req("submissionId", Name),
-        req("formId", Name),
-        req("expiredAfterMs", Number),
-    ]),
-    page("llm_call", Role::Other, &[
-        req("callId", Name),
-        req("provider", Text),
-        req("model", Text),
-        req("messages", Array),
-        opt("systemPrompt", Text),
-        opt("parameters", Object),
-        opt("tools", Array),
-        opt("redacted", Flag),
-    ]),
-    page("llm_response", Role::LlmResponse, &[
-        req("callId", Name),
-        req("provider", Text),
-        req("model", Text),
-        req("completion", TextOrNull),
-        opt("toolCalls", Array),
-        req("finishReason", Text),
-        req("usage", UsageShape),
-        req("costUsd", Number),
-        req("latencyMs", Number),
-        opt("redacted", Flag),
-    ]),
-    page("cost_tracked", Role::Cost, &[
-        req("provider", Text),
-        req("model", Text),
-        req("inputTokens", Number),
-        req("outputTokens", Number),
-        req("totalTokens", Number),
-        req("costUsd", Number),
-        opt("trigger", Text),
-    ]),
-    page("alert_triggered", Role::Other, &[
-        req("alertRuleId", Name),
-        req("alertName", Name),
-        req("condition", Text),
-        req("currentValue", Number),
-        req("threshold", Number),
-        req("message", Text),
-    ]),
-    page("alert_resolved", Role::Other, &[
-        req("alertRuleId", Name),
-        req("alertName", Name),
-        opt("resolvedBy", Text),
-    ]),
+    page(
+        "form_submitted",
+        Role::Other,
+        &[req("submissionId", Name), req("formId", Name), opt("formName", Text), req("fieldCount", Number)],
+    ),
+    page(
+        "form_completed",
+        Role::Other,
+        &[
+            req("submissionId", Name),
+            req("formId", Name),
+            req("completedBy", Name),
+            req("durationMs", Number),
+        ],
+    ),
+    page(
+        "form_expired",
+        Role::Other,
+        &[req("submissionId", Name), req("formId", Name), req("expiredAfterMs", Number)],
+    ),
+    page(
+        "llm_call",
+        Role::Other,
+        &[
+            req("callId", Name),
+            req("provider", Text),
+            req("model", Text),
+            req("messages", Array),
+            opt("systemPrompt", Text),
+            opt("parameters", Object),
+            opt("tools", Array),
+            opt("redacted", Flag),
+        ],
+    ),
+    page(
+        "llm_response",
+        Role::LlmResponse,
+        &[
+            req("callId", Name),
+            req("provider", Text),
+            req("model", Text),
+            req("completion", TextOrNull),
+            opt("toolCalls", Array),
+            req("finishReason", Text),
+            req("usage", UsageShape),
+            req("costUsd", Number),
+            req("latencyMs", Number),
+            opt("redacted", Flag),
+        ],
+    ),
+    page(
+        "cost_tracked",
+        Role::Cost,
+        &[
+            req("provider", Text),
+            req("model", Text),
+            req("inputTokens", Number),
+            req("outputTokens", Number),
+            req("totalTokens", Number),
+            req("costUsd", Number),
+            opt("trigger", Text),
+        ],
+    ),
+    page(
+        "alert_triggered",
+        Role::Other,
+        &[
+            req("alertRuleId", Name),
+            req("alertName", Name),
+            req("condition", Text),
+            req("currentValue", Number),
+            req("threshold", Number),
+            req("message", Text),
+        ],
+    ),
+    page(
+        "alert_resolved",
+        Role::Other,
+        &[req("alertRuleId", Name), req("alertName", Name), opt("resolvedBy", Text)],
+    ),
     page("custom", Role::Other, &[req("type", Text), req("data", Object)]),
-    later("retrieval", &[
-        req("query", Text),
-        opt("retrieverName", Text),
-        opt("topK", Number),
-        opt("resultCount", Number),
-        opt("durationMs", Number),
-    ]),
-    later("embedding", &[
-        req("model", Text),
-        req("inputCount", Number),
-        opt("dimensions", Number),
-        opt("durationMs", Number),
-    ]),
+    later(
+        "retrieval",
+        &[
+            req("query", Text),
+            opt("retrieverName", Text),
+            opt("topK", Number),
+            opt("resultCount", Number),
+            opt("durationMs", Number),
+        ],
+    ),
+    later(
+        "embedding",
+        &[
+            req("model", Text),
+            req("inputCount", Number),
+            opt("dimensions", Number),
+            opt("durationMs", Number),
+        ],
+    ),
     later("chain_step", &[req("name", Text), opt("stepType", Text), opt("durationMs", Number)]),
 ];
 
@@ -279,7 +313,10 @@ impl KnownType {
     /// Gives everything that does not fit.
     pub fn misfits(&self, payload: &str, members: &Members) -> Vec<Misfit> {
         if !payload.starts_with('{') {
-            return vec![Misfit { member: "", problem: format!("the payload of {} must be an object", self.name) }];
+            return vec![Misfit {
+                member: "",
+                problem: format!("the payload of {} must be an object", self.name),
+            }];
         }
         let mut misfits = Vec::new();
         for field in self.fields {
@@ -491,8 +528,14 @@ mod tests {
             misfits.into_iter().map(|m| m.member).collect::<Vec<_>>()
         };
         assert_eq!(check("tool_call", r#"{"toolName":"x","callId":"c","arguments":{}}"#), [""; 0]);
-        assert_eq!(check("tool_call", r#"{"toolName":"","arguments":[]}"#), ["toolName", "callId", "arguments"]);
-        assert_eq!(check("tool_call", r#"{"toolName":"x","callId":"c","arguments":{},"serverName":null}"#), [""; 0]);
+        assert_eq!(
+            check("tool_call", r#"{"toolName":"","arguments":[]}"#),
+            ["toolName", "callId", "arguments"]
+        );
+        assert_eq!(
+            check("tool_call", r#"{"toolName":"x","callId":"c","arguments":{},"serverName":null}"#),
+            [""; 0]
+        );
         assert_eq!(check("session_ended", r#"{"reason":"bored"}"#), ["reason"]);
         assert_eq!(check("session_ended", r#"{"reason":1}"#), ["reason"]);
         assert_eq!(check("custom", "[]"), [""]);

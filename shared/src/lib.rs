@@ -1,16 +1,26 @@
 //! The Quipu ledger: the event, its chain, the stores, the proofs. ARCHITECTURE.md is the map.
 
+pub mod auth;
+
+pub mod bundle;
 pub mod chain;
 pub mod clock;
 pub mod codec;
+pub mod config;
+pub mod dialect;
+pub mod error;
 pub mod event;
+pub mod http;
 pub mod ids;
 pub mod json;
 pub mod kinds;
+pub mod ledger;
 pub mod limits;
 pub mod note;
 pub mod random;
 pub mod segment;
 pub mod statement;
+pub mod store;
 pub mod summary;
 pub mod time;
+pub mod verify;

@@ -19,7 +19,11 @@ const ED25519: u8 = 0x01;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NoteError {
     /// Longer than [`limits::NOTE_BYTES_MAX`] or with more signatures than [`limits::NOTE_SIGNATURES_MAX`].
-    #[error("note is over its limits ({} bytes, {} signatures)", limits::NOTE_BYTES_MAX, limits::NOTE_SIGNATURES_MAX)]
+    #[error(
+        "note is over its limits ({} bytes, {} signatures)",
+        limits::NOTE_BYTES_MAX,
+        limits::NOTE_SIGNATURES_MAX
+    )]
     TooLarge,
     /// Not a signed note.
     #[error("malformed note: {0}")]
@@ -74,7 +78,9 @@ impl VerifierKey {
         };
         let bytes = BASE64.decode(key).map_err(|_| NoteError::Key("the key is not base64"))?;
         let key: [u8; 32] = match bytes.split_first() {
-            Some((&ED25519, rest)) => rest.try_into().map_err(|_| NoteError::Key("the key is not 32 bytes"))?,
+            Some((&ED25519, rest)) => {
+                rest.try_into().map_err(|_| NoteError::Key("the key is not 32 bytes"))?
+            }
             _ => return Err(NoteError::Key("not an Ed25519 key")),
         };
         let key = VerifyingKey::from_bytes(&key).map_err(|_| NoteError::Key("not a point of the curve"))?;
@@ -213,8 +219,10 @@ mod tests {
         let key = VerifierKey::parse(GO_KEY).unwrap();
         assert!(key.open(GO_NOTE).unwrap().ends_with("your problem is.\n"));
         assert_eq!(key.to_string(), GO_KEY);
-        assert_eq!(key.open(&GO_NOTE.replace("answer", "Answer")),
-            Err(NoteError::BadSignature("PeterNeumann".into())));
+        assert_eq!(
+            key.open(&GO_NOTE.replace("answer", "Answer")),
+            Err(NoteError::BadSignature("PeterNeumann".into()))
+        );
     }
 
     #[test]
@@ -239,11 +247,21 @@ mod tests {
         assert_eq!(other.verifier().open(&good), Err(NoteError::NotSigned("k".into())));
         let line = good.lines().last().unwrap();
         let too_many = format!("a\n\n{}", format!("{line}\n").repeat(17));
-        for bad in ["", "a", "a\n\n", "a\n\n— k\n", "a\n\n- k AAAA\n", "a\n\n— k AAAA\n", &good[..good.len() - 1],
-            &too_many, &good.replace('a', "\t")] {
+        for bad in [
+            "",
+            "a",
+            "a\n\n",
+            "a\n\n— k\n",
+            "a\n\n- k AAAA\n",
+            "a\n\n— k AAAA\n",
+            &good[..good.len() - 1],
+            &too_many,
+            &good.replace('a', "\t"),
+        ] {
             assert!(signer.verifier().open(bad).is_err(), "{bad:?}");
         }
-        for bad in ["", "k", "k+00000000+AA==", "a b+1+2", &signer.verifier().to_string().replace("k+", "j+")] {
+        for bad in ["", "k", "k+00000000+AA==", "a b+1+2", &signer.verifier().to_string().replace("k+", "j+")]
+        {
             assert!(VerifierKey::parse(bad).is_err(), "{bad:?}");
         }
     }

@@ -43,7 +43,11 @@ pub fn certify(log: &NoteSigner, deployment: &str, receipt: &VerifierKey, from: 
 ///
 /// # Errors
 /// If it is not signed by `log`, not a certificate, or not of this deployment.
-pub fn open_certificate(log: &VerifierKey, deployment: &str, note: &str) -> Result<VerifierKey, StatementError> {
+pub fn open_certificate(
+    log: &VerifierKey,
+    deployment: &str,
+    note: &str,
+) -> Result<VerifierKey, StatementError> {
     let lines: Vec<&str> = log.open(note)?.lines().collect();
     let [domain, of, role, key, from] = lines[..] else {
         return Err(StatementError::Syntax("a certificate has five lines"));

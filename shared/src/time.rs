@@ -259,7 +259,9 @@ mod tests {
         for bad in ["", "2026", "2026-02-08", "2026-02-08T10:00:00", "2026-02-08T10:00:00.Z", "1e9", "x"] {
             assert_eq!(Micros::parse(bad), Err(TimeError::Syntax), "{bad}");
         }
-        assert_eq!(Micros::parse("2026-02-08T10:00:00+00:00").map(|t| t.to_iso()).as_deref(),
-            Ok("2026-02-08T10:00:00.000Z"));
+        assert_eq!(
+            Micros::parse("2026-02-08T10:00:00+00:00").map(|t| t.to_iso()).as_deref(),
+            Ok("2026-02-08T10:00:00.000Z")
+        );
     }
 }

@@ -17,7 +17,9 @@ impl Members {
 
     /// Names and values, in order, out of the text they were copied to.
     pub fn iter<'t>(&self, text: &'t str) -> impl Iterator<Item = (&'t str, &'t str)> + use<'t, '_> {
-        self.spans.iter().map(|[a, b, c, d]| (&text[*a as usize..*b as usize], &text[*c as usize..*d as usize]))
+        self.spans
+            .iter()
+            .map(|[a, b, c, d]| (&text[*a as usize..*b as usize], &text[*c as usize..*d as usize]))
     }
 }
 
@@ -97,7 +99,11 @@ impl<'a> Reader<'a> {
         if self.pos > from { gaps.gap(self, from) } else { Ok(()) }
     }
 
-    fn walk_object(&mut self, gaps: &mut impl Gaps, mut members: Option<&mut Members>) -> Result<(), JsonError> {
+    fn walk_object(
+        &mut self,
+        gaps: &mut impl Gaps,
+        mut members: Option<&mut Members>,
+    ) -> Result<(), JsonError> {
         self.deeper()?;
         self.pos += 1;
         let mut names = self.key_set();
@@ -197,7 +203,9 @@ mod tests {
             Just("12345678901234567890123456789".to_owned()),
             Just("1.0e+05".to_owned()),
             Just(r#""\ud83e\udea2 \u0041\/""#.to_owned()),
-            any::<f64>().prop_filter("JSON has no such number", |f| f.is_finite()).prop_map(|f| f.to_string()),
+            any::<f64>()
+                .prop_filter("JSON has no such number", |f| f.is_finite())
+                .prop_map(|f| f.to_string()),
             ".{0,20}".prop_map(|s| serde_json::to_string(&s).unwrap()),
         ];
         leaf.prop_map(|s| (s.clone(), s)).prop_recursive(5, 40, 6, move |inner| {
@@ -286,7 +294,10 @@ mod tests {
         };
         assert!(compact(&many("")).is_ok());
         for extra in [",\"k3\":1", ",\"k999\":1", ",\"\\u006b17\":1"] {
-            assert!(matches!(compact(&many(extra)).unwrap_err().problem, Problem::DuplicateKey(_)), "{extra}");
+            assert!(
+                matches!(compact(&many(extra)).unwrap_err().problem, Problem::DuplicateKey(_)),
+                "{extra}"
+            );
         }
         // The same names in sibling and nested objects are fine.
         assert!(compact(r#"{"a":{"a":{"a":1}},"b":[{"a":1},{"a":2}]}"#).is_ok());

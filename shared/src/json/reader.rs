@@ -249,9 +249,9 @@ impl<'a> Reader<'a> {
         self.expect(Kind::Number, EXPECTED)?;
         let from = self.pos;
         self.scan_number()?;
-        self.input[from..self.pos].parse().map_err(|_| {
-            self.error(Problem::Type { expected: EXPECTED, found: "another number" })
-        })
+        self.input[from..self.pos]
+            .parse()
+            .map_err(|_| self.error(Problem::Type { expected: EXPECTED, found: "another number" }))
     }
 
     /// Reads `null` if it stands next.

@@ -417,7 +417,11 @@ impl<'s> Events<'s> {
             Redactions { count, policy }
         };
         let event = EventRef {
-            sequence: view.preamble.first.checked_add(index as u64).ok_or(Malformed("a sequence out of range"))?,
+            sequence: view
+                .preamble
+                .first
+                .checked_add(index as u64)
+                .ok_or(Malformed("a sequence out of range"))?,
             event_id: view.preamble.commit_id.event(number as u16),
             timestamp: Micros::new(self.time).ok_or(Malformed("a timestamp out of range"))?,
             received_at: view.preamble.received_at,

@@ -1,0 +1,196 @@
+//! Export: sessions as an evidence bundle (docs/format.md, section 5), a piece at a time.
+//!
+//! A bundle holds each session up to the head that it had when its export began, whatever is appended meanwhile, and
+//! ends it with that head, signed. Nothing is held longer than a piece needs: memory is bounded by one segment and the
+//! list of sessions.
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::Arc;
+
+use crate::bundle;
+use crate::ids::{Seq, SessionId, TenantId};
+use crate::segment::{Head, SegmentMeta, SegmentReader};
+use crate::statement::{Says, Standing};
+use crate::store::{Order, StoreError};
+use crate::time::Micros;
+
+use super::{Ledger, ReadError};
+
+/// Attributes read at a time.
+const SEGMENTS_AHEAD: usize = 64;
+
+/// A piece is at least this long, bytes, unless it is the last: sessions of many small appends go out in few pieces.
+const PIECE_BYTES_MIN: usize = 64 * 1024;
+
+/// A bundle while it is written. Dropping it is fine at any time.
+pub struct Export {
+    ledger: Arc<Ledger>,
+    tenant: TenantId,
+    created_at: Micros,
+    /// Sessions to come, each with its head.
+    sessions: VecDeque<Standing>,
+    current: Option<Run>,
+    reader: SegmentReader,
+    stage: Stage,
+    session_count: u64,
+    event_count: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Header,
+    Sessions,
+    Ended,
+}
+
+/// A session while its events are written.
+struct Run {
+    standing: Standing,
+    /// Attributes that are read and whose bodies are not.
+    metas: VecDeque<SegmentMeta>,
+    /// The next sequence.
+    next: Seq,
+}
+
+impl std::fmt::Debug for Export {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Export({}, {:?}, {} events so far)", self.tenant, self.stage, self.event_count)
+    }
+}
+
+impl Ledger {
+    /// Begins the export of sessions of a tenant into one bundle, in the order given. One that is named twice is
+    /// exported once.
+    ///
+    /// # Errors
+    /// `Store(NotFound)` if one of them does not exist or there is none; other failures of the store.
+    pub async fn export(
+        self: &Arc<Self>,
+        tenant: &TenantId,
+        sessions: &[SessionId],
+    ) -> Result<Export, ReadError> {
+        let mut standings = VecDeque::with_capacity(sessions.len());
+        let mut seen = HashSet::new();
+        for session in sessions.iter().filter(|s| seen.insert(*s)) {
+            let head = self.store.head(tenant, session).await?;
+            let Head { sequence, hash } = head.ok_or(ReadError::Store(StoreError::NotFound))?;
+            // Of the moment at which it was the head: by the time the export is done, it may not be any more.
+            let time = self.clock.now();
+            let (tenant, session_id) = (tenant.clone(), session.clone());
+            standings.push_back(Standing { tenant, session_id, sequence, hash, time });
+        }
+        if standings.is_empty() {
+            return Err(ReadError::Store(StoreError::NotFound));
+        }
+        let reader = SegmentReader::new()
+            .map_err(|e| ReadError::Store(StoreError::Unavailable { why: e.to_string() }))?;
+        Ok(Export {
+            ledger: Arc::clone(self),
+            tenant: tenant.clone(),
+            created_at: self.clock.now(),
+            sessions: standings,
+            current: None,
+            reader,
+            stage: Stage::Header,
+            session_count: 0,
+            event_count: 0,
+        })
+    }
+}
+
+impl Export {
+    /// The next piece of the bundle: whole lines. `None` at the end. After an error there is no more: what was written
+    /// has no end record, and so verifies as truncated.
+    ///
+    /// # Errors
+    /// `Corrupt` if what is stored cannot be exported; failures of the store.
+    pub async fn next_chunk(&mut self) -> Result<Option<String>, ReadError> {
+        let mut out = String::new();
+        while out.len() < PIECE_BYTES_MIN && self.stage != Stage::Ended {
+            if let Err(error) = self.step(&mut out).await {
+                self.stage = Stage::Ended;
+                return Err(error);
+            }
+        }
+        Ok((!out.is_empty()).then_some(out))
+    }
+
+    /// Appends the next thing that is due.
+    async fn step(&mut self, out: &mut String) -> Result<(), ReadError> {
+        if self.stage == Stage::Header {
+            let identity = &self.ledger.identity;
+            bundle::push_header(
+                out,
+                &bundle::Header {
+                    deployment: &identity.deployment,
+                    tenant: &self.tenant,
+                    created_at: self.created_at,
+                    log_key: &identity.log_key,
+                    certificates: &identity.certificates,
+                },
+            );
+            self.stage = Stage::Sessions;
+            return Ok(());
+        }
+        match self.current.take() {
+            Some(run) if run.next > run.standing.sequence => {
+                bundle::push_head(out, &run.standing.sign(Says::Head, &self.ledger.identity.receipt_key));
+                self.session_count += 1;
+            }
+            Some(mut run) => {
+                self.segment(&mut run, out).await?;
+                self.current = Some(run);
+            }
+            None => match self.sessions.pop_front() {
+                Some(standing) => {
+                    bundle::push_session(out, &standing.session_id);
+                    self.current = Some(Run { standing, metas: VecDeque::new(), next: Seq::ZERO });
+                }
+                None => {
+                    bundle::push_end(out, self.session_count, self.event_count);
+                    self.stage = Stage::Ended;
+                }
+            },
+        }
+        Ok(())
+    }
+
+    /// Appends the events of the run's next segment.
+    async fn segment(&mut self, run: &mut Run, out: &mut String) -> Result<(), ReadError> {
+        let (store, session) = (&self.ledger.store, &run.standing.session_id);
+        let key = format!("tenant {} session {session} sequence {}", self.tenant, run.next);
+        let corrupt =
+            |why: &dyn std::fmt::Display| ReadError::Corrupt { key: key.clone(), why: why.to_string() };
+        if run.metas.is_empty() {
+            run.metas =
+                store.segments(&self.tenant, session, run.next, Order::Asc, SEGMENTS_AHEAD).await?.into();
+        }
+        let meta = run.metas.pop_front().filter(|meta| meta.first == run.next);
+        let meta = meta.ok_or_else(|| corrupt(&"no segment begins here, though the session goes on"))?;
+        let body = store.body(&self.tenant, session, meta.first).await?;
+        let view = self.reader.open(&body).map_err(|e| corrupt(&e))?;
+        for event in view.events() {
+            let event = event.map_err(|e| corrupt(&e))?;
+            if event.sequence > run.standing.sequence {
+                break;
+            }
+            if event.sequence != run.next {
+                return Err(corrupt(&"the segment holds other sequences than it says"));
+            }
+            if event.sequence == run.standing.sequence && event.hash != run.standing.hash {
+                return Err(corrupt(&"the session's head and its last event have different hashes"));
+            }
+            bundle::push_event(out, &event);
+            self.event_count += 1;
+            run.next = event.sequence.checked_add(1).ok_or_else(|| corrupt(&"a sequence past 2^63"))?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+const _: () = {
+    /// An export may be moved between threads, so that a server can stream it.
+    const fn is_send<T: Send>() {}
+    is_send::<Export>();
+};

@@ -1,0 +1,240 @@
+//! One group of batches inside one redb transaction: check, then write.
+//!
+//! A batch is checked in full before its first row is written, so that a refused one leaves no trace and a batch is
+//! all or nothing. Session and agent records are kept in memory while the group goes on and written once.
+
+use std::collections::HashMap;
+
+use redb::{ReadableTable, Table, WriteTransaction};
+
+use super::bodies::BodyLog;
+use super::records::{self, AgentRow};
+use super::tables::{self, SegmentRow, Writer, corrupt, fail, get};
+use super::{derived, reads};
+use crate::ids::{AgentId, CommitId};
+use crate::store::{Commit, Conflict, Idempotency, SessionRecord, StoreError, keys};
+use crate::time::Micros;
+
+/// How long an expired idempotency key is kept, ms: an hour, so that clocks that disagree do not matter.
+const EXPIRED_KEPT_MS: i64 = 60 * 60 * 1000;
+
+/// Most expired idempotency keys that one new one sweeps away: more than one, so that they cannot pile up.
+const SWEPT_MAX: usize = 4;
+
+/// The tables of the ledger, open in a transaction.
+pub(super) struct Group<'t> {
+    segments: Writer<'t>,
+    bodies: Table<'t, u64, &'static [u8]>,
+    feed: Writer<'t>,
+    times: Writer<'t>,
+    sessions: Writer<'t>,
+    session_order: Writer<'t>,
+    agents: Writer<'t>,
+    agent_sessions: Writer<'t>,
+    idempotency: Writer<'t>,
+    expiry: Writer<'t>,
+    log: BodyLog,
+    session_records: HashMap<Vec<u8>, SessionRecord>,
+    agent_rows: HashMap<Vec<u8>, AgentRow>,
+}
+
+/// A batch that may be written.
+pub(super) struct Checked<'c> {
+    commit: &'c Commit,
+    /// For each segment: its agents, with their events.
+    agents: Vec<Vec<(AgentId, u64)>>,
+    /// The expiry of the record that the idempotency key replaces.
+    replaces: Option<Micros>,
+}
+
+impl<'t> Group<'t> {
+    pub(super) fn open(txn: &'t WriteTransaction, log: BodyLog) -> Result<Self, StoreError> {
+        let open = |definition| txn.open_table(definition).map_err(fail);
+        Ok(Self {
+            segments: open(tables::SEGMENTS)?,
+            bodies: txn.open_table(tables::BODIES).map_err(fail)?,
+            feed: open(tables::FEED)?,
+            times: open(tables::TIMES)?,
+            sessions: open(tables::SESSIONS)?,
+            session_order: open(tables::SESSION_ORDER)?,
+            agents: open(tables::AGENTS)?,
+            agent_sessions: open(tables::AGENT_SESSIONS)?,
+            idempotency: open(tables::IDEMPOTENCY)?,
+            expiry: open(tables::IDEMPOTENCY_EXPIRY)?,
+            log,
+            session_records: HashMap::new(),
+            agent_rows: HashMap::new(),
+        })
+    }
+
+    /// Checks a batch's conditions and reads all that writing it needs. Writes nothing.
+    pub(super) fn check<'c>(&mut self, commit: &'c Commit) -> Result<Checked<'c>, StoreError> {
+        let replaces = match &commit.idempotency {
+            None => None,
+            Some(new) => match self.idempotency_record(commit, new)? {
+                Some(old) if old.expires_at > batch_time(commit) => {
+                    return Err(StoreError::Conflict(Conflict::Idempotency));
+                }
+                old => old.map(|old| old.expires_at),
+            },
+        };
+        for segment in &commit.segments {
+            let head = reads::last_segment(&self.segments, &commit.tenant, &segment.session_id)?;
+            let meta = &segment.meta;
+            let follows = match head {
+                None => meta.first.get() == 0,
+                Some(last) => {
+                    last.last.checked_add(1) == Some(meta.first) && last.last_hash == meta.prev_hash
+                }
+            };
+            if !follows {
+                return Err(StoreError::Conflict(Conflict::Session(segment.session_id.clone())));
+            }
+        }
+        let mut agents = Vec::with_capacity(commit.segments.len());
+        for segment in &commit.segments {
+            let session_key = keys::session(&commit.tenant, &segment.session_id);
+            if !self.session_records.contains_key(&session_key)
+                && let Some(bytes) = get(&self.sessions, &session_key)?
+            {
+                let record = records::decode_session(segment.session_id.clone(), &bytes)
+                    .map_err(|e| corrupt(tables::SESSIONS, &session_key, e))?;
+                self.session_records.insert(session_key, record);
+            }
+            let named = derived::agents(&segment.meta)
+                .map_err(|e| corrupt(tables::SEGMENTS, segment.session_id.as_str().as_bytes(), e))?;
+            for (agent, _) in &named {
+                self.load_agent(keys::agent(&commit.tenant, agent), agent)?;
+            }
+            agents.push(named);
+        }
+        Ok(Checked { commit, agents, replaces })
+    }
+
+    fn idempotency_record(
+        &self,
+        commit: &Commit,
+        new: &Idempotency,
+    ) -> Result<Option<Idempotency>, StoreError> {
+        let key = keys::idempotency(&commit.tenant, &new.key);
+        let Some(bytes) = get(&self.idempotency, &key)? else { return Ok(None) };
+        let record = records::decode_idempotency(new.key, &bytes);
+        record.map(Some).map_err(|e| corrupt(tables::IDEMPOTENCY, &key, e))
+    }
+
+    fn load_agent(&mut self, key: Vec<u8>, agent: &AgentId) -> Result<(), StoreError> {
+        if !self.agent_rows.contains_key(&key)
+            && let Some(bytes) = get(&self.agents, &key)?
+        {
+            let row =
+                records::decode_agent(agent.clone(), &bytes).map_err(|e| corrupt(tables::AGENTS, &key, e))?;
+            self.agent_rows.insert(key, row);
+        }
+        Ok(())
+    }
+
+    /// Writes a checked batch. After an error the transaction must be given up.
+    pub(super) fn write(&mut self, checked: &Checked<'_>) -> Result<(), StoreError> {
+        let commit = checked.commit;
+        let tenant = &commit.tenant;
+        let mut order: Vec<usize> = (0..commit.segments.len()).collect();
+        order.sort_by_key(|index| &commit.segments[*index].session_id);
+        for index in order {
+            let segment = &commit.segments[index];
+            let (session, meta) = (&segment.session_id, &segment.meta);
+            let (place, parts) = self.log.append(&mut self.bodies, &segment.body)?;
+            let row = SegmentRow { place, parts, attributes: &meta.encode() }.encode();
+            put(&mut self.segments, &keys::segment(tenant, session, meta.first), &row)?;
+            put_row(&mut self.feed, derived::feed_row(tenant, session, meta))?;
+            put_row(&mut self.times, derived::time_row(tenant, session, meta))?;
+
+            let key = keys::session(tenant, session);
+            let before = self.session_records.remove(&key);
+            if before.is_none() {
+                put(&mut self.session_order, &keys::session_order(tenant, meta.commit_id, session), &[])?;
+            }
+            let record = derived::session_after(before, session, meta);
+            let first_commit = record.first_commit;
+            self.session_records.insert(key, record);
+
+            for (agent, count) in &checked.agents[index] {
+                let link = keys::agent_session(tenant, agent, first_commit, session);
+                let new_session = self.agent_sessions.get(link.as_slice()).map_err(fail)?.is_none();
+                if new_session {
+                    put(&mut self.agent_sessions, &link, &[])?;
+                }
+                let key = keys::agent(tenant, agent);
+                let before = self.agent_rows.remove(&key);
+                let row = derived::agent_after(before, agent, meta, *count, new_session);
+                self.agent_rows.insert(key, row);
+            }
+        }
+        if let Some(new) = &commit.idempotency {
+            self.write_idempotency(commit, new, checked.replaces)?;
+        }
+        Ok(())
+    }
+
+    fn write_idempotency(
+        &mut self,
+        commit: &Commit,
+        new: &Idempotency,
+        replaces: Option<Micros>,
+    ) -> Result<(), StoreError> {
+        let key = keys::idempotency(&commit.tenant, &new.key);
+        if let Some(at) = replaces {
+            let old = keys::idempotency_expiry(at, &key);
+            self.expiry.remove(old.as_slice()).map_err(fail)?;
+        }
+        put(&mut self.idempotency, &key, &records::encode_idempotency(new))?;
+        put(&mut self.expiry, &keys::idempotency_expiry(new.expires_at, &key), &[])?;
+
+        let end = keys::time(batch_time(commit).plus_ms(-EXPIRED_KEPT_MS));
+        let mut long_expired = Vec::new();
+        for row in self.expiry.range(..end.as_slice()).map_err(fail)?.take(SWEPT_MAX) {
+            long_expired.push(row.map_err(fail)?.0.value().to_vec());
+        }
+        for expiry in long_expired {
+            self.expiry.remove(expiry.as_slice()).map_err(fail)?;
+            if let Some((_, key)) = expiry.split_first_chunk::<8>() {
+                self.idempotency.remove(key).map_err(fail)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the records that the group has changed. Gives the end of the log of bodies.
+    pub(super) fn finish(mut self) -> Result<BodyLog, StoreError> {
+        for (key, record) in &self.session_records {
+            put(&mut self.sessions, key, &records::encode_session(record))?;
+        }
+        for (key, row) in &self.agent_rows {
+            put(&mut self.agents, key, &records::encode_agent(row))?;
+        }
+        Ok(self.log)
+    }
+}
+
+/// When a batch was received: by one clock, the same for all its segments.
+fn batch_time(commit: &Commit) -> Micros {
+    commit.segments.first().map_or(Micros::MIN, |segment| segment.meta.received_at)
+}
+
+fn put(table: &mut Writer<'_>, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
+    table.insert(key, value).map_err(fail)?;
+    Ok(())
+}
+
+fn put_row(table: &mut Writer<'_>, (key, value): derived::Row) -> Result<(), StoreError> {
+    put(table, &key, &value)
+}
+
+/// The id of the commit whose segments a batch writes.
+pub(super) fn is_consistent(commit: &Commit) -> bool {
+    let id: CommitId = commit.id;
+    let mut sessions: Vec<_> = commit.segments.iter().map(|s| &s.session_id).collect();
+    sessions.sort_unstable();
+    !sessions.is_empty()
+        && sessions.windows(2).all(|pair| pair[0] != pair[1])
+        && commit.segments.iter().all(|s| s.meta.commit_id == id)
+}

@@ -1,0 +1,292 @@
+//! The embedded store: redb, one file, one process, one thread that writes.
+//!
+//! Invariants:
+//! - A batch and everything derived from it are written in one transaction, and answered after its fsync.
+//! - Batches take effect in the order in which [`Store::commit`] was called.
+//! - What is stored is never trusted: bytes that cannot be what was written are [`StoreError::Corrupt`], not a
+//!   panic.
+//!
+//! It is strongly consistent throughout: the feed, the time index and the records of sessions and agents do not lag.
+
+mod apply;
+mod bodies;
+mod check;
+mod data_dir;
+mod derived;
+mod inspect;
+mod key_files;
+mod overlay;
+mod reads;
+mod records;
+mod tables;
+#[cfg(test)]
+mod tests;
+mod time_index;
+mod tokens;
+mod writer;
+
+pub use check::Misfit;
+pub use data_dir::{DataDir, DataDirError};
+pub use inspect::{InspectTable, Inspector, RawRow, RawRows, Sessions, StoredSegment};
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use redb::Database;
+
+use self::bodies::BodyLog;
+use self::tables::{Snapshot, fail, guarded};
+use self::tokens::Admin;
+use self::writer::{Work, Writer};
+use super::{
+    AgentRecord, Commit, FeedEntry, FeedPosition, Idempotency, Order, SessionRecord, Store, StoreError,
+    TenantRecord, TimePage,
+};
+use crate::auth::TokenRecord;
+use crate::ids::{AgentId, CommitId, Seq, SessionId, TenantId};
+use crate::limits;
+use crate::segment::{Head, SegmentMeta};
+use crate::time::Micros;
+
+/// How an [`EmbeddedStore`] is opened.
+#[derive(Debug, Clone, Copy)]
+pub struct EmbeddedOptions {
+    /// Memory for cached pages, bytes.
+    pub cache_bytes: usize,
+    /// Record the allocator's state with every commit, not only when idle: opens at once even after a kill under
+    /// load, at the price of a second fsync in each commit. See the writer's header for the numbers.
+    pub quick_repair: bool,
+}
+
+impl Default for EmbeddedOptions {
+    fn default() -> Self {
+        Self { cache_bytes: 64 * 1024 * 1024, quick_repair: false }
+    }
+}
+
+/// How much was written since a store was opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WriteCounts {
+    /// Batches and other writes.
+    pub requests: u64,
+    /// Transactions that they shared, each with an fsync.
+    pub transactions: u64,
+}
+
+/// The store in one file.
+pub struct EmbeddedStore {
+    // Before `db`: the thread is joined first, so that closing the database happens here, when nothing uses it.
+    writer: Writer,
+    db: Arc<Database>,
+}
+
+impl std::fmt::Debug for EmbeddedStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("EmbeddedStore")
+    }
+}
+
+/// Opens the file, which is made if it is not there, and brings its tables into being.
+fn open_database(path: &Path, cache_bytes: usize) -> Result<(Database, BodyLog), StoreError> {
+    guarded(|| {
+        let db = Database::builder()
+            .set_cache_size(cache_bytes)
+            .set_repair_callback(|repair| match repair.progress() {
+                0.0 => tracing::info!("the store was not closed; checking it"),
+                // See `inspect::open` for what this number means.
+                0.2..0.4 => tracing::warn!("the store's last commit was incomplete and was taken back"),
+                _ => {}
+            })
+            .create(path)
+            .map_err(fail)?;
+        tables::prepare(&db)?;
+        let log = BodyLog::open(&Snapshot::new(&db)?.bodies()?)?;
+        Ok((db, log))
+    })
+}
+
+impl EmbeddedStore {
+    /// Opens a store, or makes one where there is no file.
+    ///
+    /// # Errors
+    /// `Unavailable` if the file cannot be opened or is open elsewhere; `Corrupt` if it is not a store.
+    pub fn open(path: &Path, options: &EmbeddedOptions) -> Result<Self, StoreError> {
+        let (db, log) = open_database(path, options.cache_bytes)?;
+        let db = Arc::new(db);
+        let writer = Writer::start(Arc::clone(&db), log, options.quick_repair)
+            .map_err(|e| StoreError::Unavailable { why: format!("no thread to write with: {e}") })?;
+        Ok(Self { writer, db })
+    }
+
+    /// How much was written, and in how many transactions.
+    pub fn write_counts(&self) -> WriteCounts {
+        WriteCounts {
+            requests: self.writer.counters.requests.load(Ordering::Relaxed),
+            transactions: self.writer.counters.transactions.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Reads from one view. Reads are short (a page of a list, a few hundred microseconds at most), so they run
+    /// where they are polled.
+    fn read<T>(&self, work: impl FnOnce(&Snapshot) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        guarded(|| work(&Snapshot::new(&self.db)?))
+    }
+
+    async fn administer(&self, admin: Admin) -> Result<(), StoreError> {
+        self.writer.send(Work::Admin(admin)).await
+    }
+}
+
+#[async_trait]
+impl Store for EmbeddedStore {
+    fn commit(&self, commit: Arc<Commit>) -> BoxFuture<'_, Result<(), StoreError>> {
+        assert!(apply::is_consistent(&commit), "a batch has some segments, no session twice, one commit id");
+        let actual = commit.segments.iter().map(|segment| segment.body.len()).sum();
+        if actual > limits::COMMIT_BYTES_MAX {
+            let limit = limits::COMMIT_BYTES_MAX;
+            return Box::pin(std::future::ready(Err(StoreError::TooLarge { limit, actual })));
+        }
+        Box::pin(self.writer.send(Work::Commit(commit)))
+    }
+
+    fn orders_commits(&self) -> bool {
+        true
+    }
+
+    async fn head(&self, tenant: &TenantId, session: &SessionId) -> Result<Option<Head>, StoreError> {
+        self.read(|view| {
+            let last = reads::last_segment(&view.table(tables::SEGMENTS)?, tenant, session)?;
+            Ok(last.map(|meta| meta.head()))
+        })
+    }
+
+    async fn commit_at(
+        &self,
+        tenant: &TenantId,
+        session: &SessionId,
+        first: Seq,
+    ) -> Result<Option<CommitId>, StoreError> {
+        self.read(|view| {
+            let segment = reads::segment_at(&view.table(tables::SEGMENTS)?, tenant, session, first)?;
+            Ok(segment.map(|meta| meta.commit_id))
+        })
+    }
+
+    async fn segments(
+        &self,
+        tenant: &TenantId,
+        session: &SessionId,
+        from: Seq,
+        order: Order,
+        limit: usize,
+    ) -> Result<Vec<SegmentMeta>, StoreError> {
+        self.read(|view| reads::segments(view, tenant, session, from, order, limit))
+    }
+
+    async fn body(&self, tenant: &TenantId, session: &SessionId, first: Seq) -> Result<Bytes, StoreError> {
+        self.read(|view| reads::body(view, tenant, session, first))
+    }
+
+    async fn feed(
+        &self,
+        tenant: &TenantId,
+        after: Option<&FeedPosition>,
+        limit: usize,
+    ) -> Result<Vec<FeedEntry>, StoreError> {
+        self.read(|view| reads::feed(view, tenant, after, limit))
+    }
+
+    async fn feed_commit(&self, tenant: &TenantId, commit: CommitId) -> Result<Vec<FeedEntry>, StoreError> {
+        self.read(|view| reads::feed_commit(view, tenant, commit))
+    }
+
+    async fn by_time(
+        &self,
+        tenant: &TenantId,
+        order: Order,
+        from: Option<Micros>,
+        page: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<TimePage, StoreError> {
+        self.read(|view| time_index::page(view, tenant, order, from, page, limit))
+    }
+
+    async fn session(
+        &self,
+        tenant: &TenantId,
+        session: &SessionId,
+    ) -> Result<Option<SessionRecord>, StoreError> {
+        self.read(|view| reads::session(view, tenant, session))
+    }
+
+    async fn sessions(
+        &self,
+        tenant: &TenantId,
+        agent: Option<&AgentId>,
+        after: Option<&FeedPosition>,
+        limit: usize,
+    ) -> Result<Vec<SessionRecord>, StoreError> {
+        self.read(|view| reads::sessions(view, tenant, agent, after, limit))
+    }
+
+    async fn agent(&self, tenant: &TenantId, agent: &AgentId) -> Result<Option<AgentRecord>, StoreError> {
+        self.read(|view| reads::agent(view, tenant, agent))
+    }
+
+    async fn agents(
+        &self,
+        tenant: &TenantId,
+        after: Option<&AgentId>,
+        limit: usize,
+    ) -> Result<Vec<AgentRecord>, StoreError> {
+        self.read(|view| reads::agents(view, tenant, after, limit))
+    }
+
+    async fn idempotency(
+        &self,
+        tenant: &TenantId,
+        key: &[u8; 32],
+    ) -> Result<Option<Idempotency>, StoreError> {
+        self.read(|view| reads::idempotency(view, tenant, key))
+    }
+
+    async fn create_token(&self, token: &TokenRecord, first: bool) -> Result<(), StoreError> {
+        self.administer(Admin::CreateToken { token: token.clone(), first }).await
+    }
+
+    async fn bootstrapped(&self) -> Result<bool, StoreError> {
+        self.read(tokens::bootstrapped)
+    }
+
+    async fn token_by_hash(&self, hash: &[u8; 32]) -> Result<Option<TokenRecord>, StoreError> {
+        self.read(|view| tokens::by_hash(view, hash))
+    }
+
+    async fn tokens(&self, tenant: &TenantId) -> Result<Vec<TokenRecord>, StoreError> {
+        self.read(|view| tokens::of_tenant(view, tenant))
+    }
+
+    async fn revoke_token(&self, tenant: &TenantId, id: &str, at: Micros) -> Result<(), StoreError> {
+        self.administer(Admin::RevokeToken { tenant: tenant.clone(), id: id.to_owned(), at }).await
+    }
+
+    async fn touch_token(&self, hash: &[u8; 32], at: Micros) -> Result<(), StoreError> {
+        self.administer(Admin::TouchToken { hash: *hash, at }).await
+    }
+
+    async fn create_tenant(&self, tenant: &TenantRecord) -> Result<(), StoreError> {
+        self.administer(Admin::CreateTenant(tenant.clone())).await
+    }
+
+    async fn tenant(&self, tenant: &TenantId) -> Result<Option<TenantRecord>, StoreError> {
+        self.read(|view| tokens::tenant(view, tenant))
+    }
+
+    async fn tenants(&self) -> Result<Vec<TenantRecord>, StoreError> {
+        self.read(tokens::tenants)
+    }
+}

@@ -1,0 +1,92 @@
+//! The suite over this backend: nothing lags, calls are ordered, the whole head is checked.
+#![cfg(feature = "testing")]
+
+use std::time::Duration;
+
+use super::{open, store};
+use crate::store::Store;
+use crate::store::conformance as suite;
+
+const NO_LAG: Duration = Duration::ZERO;
+
+#[tokio::test]
+async fn appends() {
+    let (_dir, store) = store();
+    let store = &*store;
+    suite::empty_session_is_empty(store).await;
+    suite::commits_are_read_back_at_once(store).await;
+    suite::segments_from_anywhere(store).await;
+    suite::commit_must_follow_the_head(store, suite::HeadCheck::Hash).await;
+    suite::batch_is_all_or_nothing(store, NO_LAG).await;
+    suite::batch_over_many_sessions(store).await;
+    suite::large_bodies(store).await;
+    suite::commits_take_effect_in_call_order(store, true).await;
+    suite::commit_ids_need_not_rise(store).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn writers_at_once() {
+    let (_dir, store) = store();
+    suite::many_writers_one_session(store.clone(), 16, 10).await;
+    suite::many_writers_many_sessions(store.clone(), 16, 10).await;
+    suite::crossed_batches_do_not_split(store).await;
+}
+
+#[tokio::test]
+async fn feed() {
+    let (_dir, store) = store();
+    suite::feed_holds_every_segment_in_order(&*store, NO_LAG).await;
+    suite::feed_followed_while_it_grows(&*store, NO_LAG).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn idempotency() {
+    let (_dir, store) = store();
+    suite::idempotency_key_is_taken_until_it_expires(&*store).await;
+    suite::idempotency_key_falls_with_its_batch(&*store).await;
+    suite::idempotency_key_is_won_once(store).await;
+}
+
+#[tokio::test]
+async fn isolation() {
+    let (_dir, store) = store();
+    suite::tenants_and_sessions_are_apart(&*store, NO_LAG).await;
+}
+
+#[tokio::test]
+async fn sessions_and_agents() {
+    let (_dir, store) = store();
+    suite::session_is_its_segments_merged(&*store, NO_LAG).await;
+    suite::sessions_are_listed_newest_first(&*store, NO_LAG).await;
+    suite::sessions_of_one_commit_are_listed(&*store, NO_LAG).await;
+    suite::agents_are_counted(&*store, NO_LAG).await;
+    suite::agents_that_share_segments(&*store, NO_LAG).await;
+}
+
+#[tokio::test]
+async fn by_time() {
+    let (_dir, store) = store();
+    suite::segments_by_time(&*store, NO_LAG, 1).await;
+    suite::no_segments_by_time(&*store).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tokens_and_tenants() {
+    let (_dir, store) = store();
+    suite::first_token_only_once(store.clone()).await;
+    suite::tokens_are_found(&*store).await;
+    suite::token_revocation(&*store).await;
+    suite::token_use(&*store).await;
+    suite::token_use_does_not_undo_revocation(store.clone()).await;
+    suite::tenants_are_made_once(store).await;
+}
+
+#[tokio::test]
+async fn what_was_written_is_there_after_reopening() {
+    let (dir, first) = store();
+    let witness = suite::Witness::leave(&*first).await;
+    drop(first);
+    let again = open(dir.path());
+    witness.check(&*again, NO_LAG).await;
+    assert!(again.orders_commits());
+}

@@ -1,0 +1,4 @@
+//! The tamper matrix and what holds of every verdict.
+
+mod bundles;
+mod vectors;
