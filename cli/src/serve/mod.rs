@@ -1,0 +1,167 @@
+//! `quipu serve`: the whole ledger in one process.
+
+mod banner;
+mod listener;
+
+use std::io::ErrorKind;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL;
+use clap::Args;
+use quipu_core::auth::AuthMode;
+use quipu_core::random;
+use quipu_core::store::embedded::DataDir;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+use crate::failure::hinted;
+use crate::local::{self, Admission, ServerInfo, directory_error};
+use crate::settings::{self, FileSettings, ServeSettings};
+use crate::time_arg::now;
+
+/// How long tasks that were cut off may take to notice. With [`listener::DRAIN`] it stays below the ten seconds in
+/// which the process must have ended.
+const CUT_OFF: Duration = Duration::from_millis(500);
+/// Open files that 10,000 connections and the store need, if the system lets us.
+const FILES_WANTED: u64 = 16_384;
+
+/// Arguments of `quipu serve`.
+#[derive(Debug, Default, Clone, Args)]
+#[command(after_help = "\
+Examples:
+  quipu serve
+  quipu serve --listen 0.0.0.0:3400 --data /var/lib/quipu     tokens are required there
+  QUIPU_LOG=debug quipu serve
+
+Stops cleanly on SIGTERM and ctrl-c; may be killed at any time without losing what it acknowledged.")]
+pub(crate) struct ServeArgs {
+    /// Address and port [env: QUIPU_LISTEN] [default: 127.0.0.1:3400]
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) listen: Option<String>,
+    /// The data directory; made if it is not there [env: QUIPU_DATA] [default: ./quipu-data]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    /// loopback: this machine needs no token; required: everybody does [env: QUIPU_AUTH] [default: loopback on a
+    /// loopback address, else required]
+    #[arg(long, value_name = "MODE", value_parser = ["loopback", "required"])]
+    pub(crate) auth: Option<String>,
+    /// The store [env: QUIPU_STORE] [default: embedded]
+    #[arg(long, value_name = "STORE", value_parser = ["embedded", "aws"])]
+    pub(crate) store: Option<String>,
+    /// The settings file [default: ./quipu.toml, if it is there]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+}
+
+/// Runs the server until it is told to stop.
+pub(crate) fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
+    let file = FileSettings::read(args.config.as_deref())?;
+    let settings = ServeSettings::resolve(&args, &settings::environment, file)?;
+    init_log(&settings.log);
+    raise_file_limit();
+    let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
+    let dir =
+        DataDir::create_or_open(&settings.data, now()).map_err(|e| directory_error(&settings.data, e))?;
+    let served = runtime.block_on(serve(&settings, &dir));
+    // The store is closed before the lock on the directory is given up.
+    runtime.shutdown_timeout(CUT_OFF);
+    drop(dir);
+    served.map(|()| ExitCode::SUCCESS)
+}
+
+/// 1. take the port; 2. open the ledger; 3. leave word for the command line; 4. say so; 5. serve until told to stop.
+async fn serve(settings: &ServeSettings, dir: &DataDir) -> anyhow::Result<()> {
+    // Before anything else, so that a signal at any later moment ends it cleanly.
+    let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
+    let stop = async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    };
+    // 1
+    let listener = TcpListener::bind(settings.listen).await.map_err(|e| bind_error(settings.listen, e))?;
+    let address = listener.local_addr().context("cannot learn the address")?;
+    // 2
+    let credential = BASE64URL.encode(random::bytes::<32>());
+    let bootstrap_secret = settings.bootstrap_secret.clone();
+    let admission = Admission { mode: settings.auth, operator: Some(&credential), bootstrap_secret };
+    let app = local::open_app(dir, admission)?;
+    // 3
+    let url = format!("http://{}", reachable(address));
+    let info = ServerInfo { pid: std::process::id(), url, credential };
+    let info = serde_json::to_string(&info).context("cannot describe the server")?;
+    dir.write_server_info(&info).map_err(|e| directory_error(dir.path(), e))?;
+    // 4
+    banner::print(settings, dir, address);
+    // 5
+    listener::serve(listener, local::router(&app), stop).await;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// An address under which this machine reaches the server.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    let ip = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
+        ip => ip,
+    };
+    SocketAddr::new(ip, address.port())
+}
+
+fn bind_error(listen: SocketAddr, error: std::io::Error) -> anyhow::Error {
+    let hint = match error.kind() {
+        ErrorKind::AddrInUse => {
+            let other = listen.port().checked_add(1).unwrap_or(3400);
+            format!(
+                "another program listens there, perhaps a quipu on another data directory; stop it, or use --listen {}",
+                SocketAddr::new(listen.ip(), other)
+            )
+        }
+        ErrorKind::PermissionDenied => "ports below 1024 are the system's: use a higher one".to_owned(),
+        ErrorKind::AddrNotAvailable => {
+            "this machine has no such address; 127.0.0.1 is always there".to_owned()
+        }
+        _ => "give another address with --listen".to_owned(),
+    };
+    anyhow::Error::new(error).context(hinted(format!("cannot listen on {listen}"), hint))
+}
+
+/// Logs to standard error. Never tokens, never payloads: nothing hands them to the log.
+pub(crate) fn init_log(filter: &str) {
+    let parsed = EnvFilter::try_new(filter).unwrap_or_else(|error| {
+        eprintln!("warning: the log filter {filter:?} is not understood ({error}); using warn");
+        EnvFilter::new("warn")
+    });
+    // Fails only if there is a log already.
+    let _ = tracing_subscriber::fmt().with_env_filter(parsed).with_writer(std::io::stderr).try_init();
+}
+
+/// Each connection is an open file, and many systems start processes with 1024.
+fn raise_file_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let wanted = limit.maximum.map_or(FILES_WANTED, |most| most.min(FILES_WANTED));
+    if limit.current.is_some_and(|current| current < wanted)
+        && let Err(error) =
+            setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum: limit.maximum })
+    {
+        tracing::debug!(%error, "the limit of open files stays as it is");
+    }
+}
+
+/// The auth mode in words.
+fn describe(mode: AuthMode) -> &'static str {
+    match mode {
+        AuthMode::Loopback => "loopback: requests from this machine need no token",
+        AuthMode::Required => "required: every request needs a token",
+    }
+}

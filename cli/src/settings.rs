@@ -1,0 +1,276 @@
+//! Settings: flags, then `QUIPU_…` variables, then `quipu.toml`. Resolved in one place, against an environment that
+//! is handed in, so that the order can be tested.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+use quipu_core::auth::AuthMode;
+use serde::Deserialize;
+
+use crate::args::ConnectArgs;
+use crate::failure::hinted;
+use crate::serve::ServeArgs;
+
+/// Where the server listens unless told otherwise.
+pub(crate) const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 3400);
+/// Where the data is unless told otherwise.
+pub(crate) const DEFAULT_DATA: &str = "quipu-data";
+/// The settings file that is looked for in the current directory.
+const DEFAULT_FILE: &str = "quipu.toml";
+/// What the server logs unless told otherwise.
+const DEFAULT_LOG: &str = "warn,quipu=info";
+/// Shortest bootstrap secret, characters: what the functions on AWS ask for too.
+const BOOTSTRAP_SECRET_CHARS_MIN: usize = 16;
+
+/// Looks a variable up.
+pub(crate) type Environment<'e> = &'e dyn Fn(&str) -> Option<String>;
+
+/// The process's environment; an empty variable counts as absent.
+pub(crate) fn environment(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+/// What `quipu.toml` may hold.
+#[derive(Debug, Default, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct FileSettings {
+    listen: Option<String>,
+    data: Option<PathBuf>,
+    auth: Option<String>,
+    store: Option<String>,
+    log: Option<String>,
+    url: Option<String>,
+}
+
+impl FileSettings {
+    /// Reads the file that was named, or `quipu.toml` if it is there.
+    pub(crate) fn read(named: Option<&Path>) -> anyhow::Result<Self> {
+        let path = named.unwrap_or(Path::new(DEFAULT_FILE));
+        let text = match std::fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(error) if named.is_none() && error.kind() == std::io::ErrorKind::NotFound => {
+                return Ok(Self::default());
+            }
+            Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
+        };
+        let mut this = Self::parse(&text, path)?;
+        // A relative directory is meant from where the file stands.
+        if let (Some(data), Some(base)) = (&this.data, path.parent()) {
+            this.data = Some(base.join(data));
+        }
+        Ok(this)
+    }
+
+    fn parse(text: &str, path: &Path) -> anyhow::Result<Self> {
+        toml::from_str(text).map_err(|error| {
+            let at = error.span().map_or(0, |span| span.start.min(text.len()));
+            let line = 1 + text.as_bytes()[..at].iter().filter(|b| **b == b'\n').count();
+            let message = format!("{}:{line}: {}", path.display(), error.message());
+            let hint = "known settings are listen, data, auth, store, log and url";
+            anyhow::Error::new(hinted(message, hint))
+        })
+    }
+}
+
+/// What the server runs with.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct ServeSettings {
+    /// The address.
+    pub(crate) listen: SocketAddr,
+    /// The data directory.
+    pub(crate) data: PathBuf,
+    /// Whether requests without a credential pass.
+    pub(crate) auth: AuthMode,
+    /// Who presents it makes the first token; without one, whoever comes first.
+    pub(crate) bootstrap_secret: Option<String>,
+    /// The filter of the log.
+    pub(crate) log: String,
+}
+
+impl ServeSettings {
+    /// Puts flags, environment and file together.
+    pub(crate) fn resolve(
+        flags: &ServeArgs,
+        env: Environment<'_>,
+        file: FileSettings,
+    ) -> anyhow::Result<Self> {
+        let listen = match flags.listen.clone().or_else(|| env("QUIPU_LISTEN")).or(file.listen) {
+            None => DEFAULT_LISTEN,
+            Some(text) => parse_listen(&text)?,
+        };
+        let data = flags.data.clone().or_else(|| env("QUIPU_DATA").map(PathBuf::from)).or(file.data);
+        let data = data.unwrap_or_else(|| PathBuf::from(DEFAULT_DATA));
+        let auth = flags.auth.clone().or_else(|| env("QUIPU_AUTH")).or(file.auth);
+        let auth = resolve_auth(auth.as_deref(), listen)?;
+        match flags.store.clone().or_else(|| env("QUIPU_STORE")).or(file.store).as_deref() {
+            None | Some("embedded") => {}
+            Some("aws") => {
+                let hint = "run it without --store, on the embedded store";
+                return Err(hinted("this build has no AWS store", hint).into());
+            }
+            Some(other) => bail!("the store {other:?} is not known: it must be embedded or aws"),
+        }
+        let bootstrap_secret = env("QUIPU_BOOTSTRAP_SECRET");
+        if bootstrap_secret.as_ref().is_some_and(|s| s.chars().count() < BOOTSTRAP_SECRET_CHARS_MIN) {
+            bail!("QUIPU_BOOTSTRAP_SECRET is too short: at least {BOOTSTRAP_SECRET_CHARS_MIN} characters");
+        }
+        let log = env("QUIPU_LOG").or(file.log).unwrap_or_else(|| DEFAULT_LOG.to_owned());
+        Ok(Self { listen, data, auth, bootstrap_secret, log })
+    }
+}
+
+fn parse_listen(text: &str) -> anyhow::Result<SocketAddr> {
+    let numeric = match text.strip_prefix("localhost:") {
+        Some(port) => format!("{}:{port}", Ipv4Addr::LOCALHOST),
+        None => text.to_owned(),
+    };
+    numeric.parse().map_err(|_| {
+        let hint = "it is an IP address and a port, such as 127.0.0.1:3400, 0.0.0.0:3400 or [::1]:3400";
+        anyhow::Error::new(hinted(format!("{text:?} is no address to listen on"), hint))
+    })
+}
+
+/// Loopback mode lets requests pass without a credential, so it is for addresses that only this machine reaches.
+fn resolve_auth(asked: Option<&str>, listen: SocketAddr) -> anyhow::Result<AuthMode> {
+    match asked {
+        None if listen.ip().is_loopback() => Ok(AuthMode::Loopback),
+        None | Some("required") => Ok(AuthMode::Required),
+        Some("loopback") if listen.ip().is_loopback() => Ok(AuthMode::Loopback),
+        Some("loopback") => {
+            let message = format!(
+                "auth loopback does not go with the address {listen}: other machines reach it, and loopback mode \
+                 lets requests pass without a token"
+            );
+            Err(hinted(message, "listen on 127.0.0.1, or use --auth required and `quipu token create`")
+                .into())
+        }
+        Some(other) => bail!("the auth mode {other:?} is not known: it must be loopback or required"),
+    }
+}
+
+/// Which ledger a command is meant for.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Place {
+    /// A server.
+    Url(String),
+    /// A data directory.
+    Data(PathBuf),
+    /// Nobody said: `./quipu-data`, or what listens on the default address.
+    Default,
+}
+
+/// What a command that speaks to a ledger runs with.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct ConnectSettings {
+    /// Where.
+    pub(crate) place: Place,
+    /// The bearer token.
+    pub(crate) token: Option<String>,
+}
+
+impl ConnectSettings {
+    /// Puts flags, environment and file together. A URL goes before a directory, and a flag before both variables.
+    pub(crate) fn resolve(flags: &ConnectArgs, env: Environment<'_>, file: FileSettings) -> Self {
+        let levels = [
+            (flags.url.clone(), flags.data.clone()),
+            (env("QUIPU_URL"), env("QUIPU_DATA").map(PathBuf::from)),
+            (file.url, file.data),
+        ];
+        let place = levels.into_iter().find_map(|level| match level {
+            (Some(url), _) => Some(Place::Url(url)),
+            (None, Some(data)) => Some(Place::Data(data)),
+            (None, None) => None,
+        });
+        let token = flags.token.clone().or_else(|| env("QUIPU_TOKEN"));
+        Self { place: place.unwrap_or(Place::Default), token }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(text: &str) -> FileSettings {
+        FileSettings::parse(text, Path::new("quipu.toml")).unwrap()
+    }
+
+    fn env<'e>(pairs: &'e [(&'e str, &'e str)]) -> impl Fn(&str) -> Option<String> + 'e {
+        move |name| pairs.iter().find(|(n, _)| *n == name).map(|(_, v)| (*v).to_owned())
+    }
+
+    #[test]
+    fn flags_go_before_variables_and_variables_before_the_file() {
+        let toml = "listen = '127.0.0.3:3'\ndata = 'c'\nauth = 'required'\nlog = 'error'\n";
+        let bare = ServeSettings::resolve(&ServeArgs::default(), &env(&[]), FileSettings::default()).unwrap();
+        assert_eq!(bare.listen, DEFAULT_LISTEN);
+        assert_eq!((bare.data, bare.auth), (PathBuf::from(DEFAULT_DATA), AuthMode::Loopback));
+        assert_eq!(bare.log, DEFAULT_LOG);
+        let third = ServeSettings::resolve(&ServeArgs::default(), &env(&[]), file(toml)).unwrap();
+        assert_eq!(third.listen.to_string(), "127.0.0.3:3");
+        assert_eq!((third.data, third.auth), (PathBuf::from("c"), AuthMode::Required));
+        assert_eq!(third.log, "error");
+        let variables = [("QUIPU_LISTEN", "127.0.0.2:2"), ("QUIPU_DATA", "b"), ("QUIPU_AUTH", "loopback")];
+        let second = ServeSettings::resolve(&ServeArgs::default(), &env(&variables), file(toml)).unwrap();
+        assert_eq!(second.listen.to_string(), "127.0.0.2:2");
+        assert_eq!((second.data, second.auth), (PathBuf::from("b"), AuthMode::Loopback));
+        let flags = ServeArgs {
+            listen: Some("localhost:1".into()),
+            data: Some("a".into()),
+            auth: Some("required".into()),
+            ..ServeArgs::default()
+        };
+        let first = ServeSettings::resolve(&flags, &env(&variables), file(toml)).unwrap();
+        assert_eq!(first.listen.to_string(), "127.0.0.1:1");
+        assert_eq!((first.data, first.auth), (PathBuf::from("a"), AuthMode::Required));
+    }
+
+    #[test]
+    fn an_address_that_others_reach_needs_tokens() {
+        let resolve = |listen: &str, auth: Option<&str>| {
+            let flags = ServeArgs {
+                listen: Some(listen.into()),
+                auth: auth.map(str::to_owned),
+                ..ServeArgs::default()
+            };
+            ServeSettings::resolve(&flags, &env(&[]), FileSettings::default()).map(|s| s.auth)
+        };
+        assert_eq!(resolve("0.0.0.0:1", None).unwrap(), AuthMode::Required);
+        assert_eq!(resolve("[::1]:1", None).unwrap(), AuthMode::Loopback);
+        assert!(resolve("0.0.0.0:1", Some("loopback")).unwrap_err().to_string().contains("other machines"));
+        assert!(resolve("127.0.0.1:1", Some("none")).is_err());
+        assert!(resolve("nowhere", None).is_err());
+    }
+
+    #[test]
+    fn the_aws_store_and_short_secrets_are_refused() {
+        let flags = ServeArgs { store: Some("aws".into()), ..ServeArgs::default() };
+        let error = ServeSettings::resolve(&flags, &env(&[]), FileSettings::default()).unwrap_err();
+        assert_eq!(error.to_string(), "this build has no AWS store");
+        let short = [("QUIPU_BOOTSTRAP_SECRET", "short")];
+        let error = ServeSettings::resolve(&ServeArgs::default(), &env(&short), FileSettings::default());
+        let text = error.unwrap_err().to_string();
+        assert!(text.contains("QUIPU_BOOTSTRAP_SECRET") && !text.contains("\"short\""), "{text}");
+    }
+
+    #[test]
+    fn an_unknown_setting_is_refused_with_its_line() {
+        let error = FileSettings::parse("data = 'x'\n\nlisen = 'y'\n", Path::new("quipu.toml")).unwrap_err();
+        let text = error.to_string();
+        assert!(text.starts_with("quipu.toml:3: ") && text.contains("lisen"), "{text}");
+    }
+
+    #[test]
+    fn a_url_goes_before_a_directory_of_the_same_level() {
+        let none = ConnectArgs::default();
+        let place = |flags: &ConnectArgs, pairs: &[(&str, &str)], toml: &str| {
+            ConnectSettings::resolve(flags, &env(pairs), file(toml)).place
+        };
+        assert_eq!(place(&none, &[], ""), Place::Default);
+        assert_eq!(place(&none, &[], "data = 'd'"), Place::Data("d".into()));
+        let both = [("QUIPU_URL", "http://u"), ("QUIPU_DATA", "e")];
+        assert_eq!(place(&none, &both, "data = 'd'"), Place::Url("http://u".into()));
+        let flag = ConnectArgs { data: Some("f".into()), ..ConnectArgs::default() };
+        assert_eq!(place(&flag, &both, ""), Place::Data("f".into()));
+    }
+}

@@ -1,0 +1,222 @@
+//! `quipu verify`: the offline check of a bundle or a data directory, with a progress bar and an exit code.
+
+use std::io::{BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::Args;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use quipu_core::store::embedded::{DataDir, DataDirError};
+use quipu_core::verify::{Options, Report, verify_bundle, verify_bundle_file, verify_data_dir};
+use serde::Deserialize;
+
+use crate::args::ConnectArgs;
+use crate::client::{Client, Request};
+use crate::failure::hinted;
+use crate::output::{harmless, print};
+use crate::receipts;
+
+/// How long a server may take to check itself.
+const SERVER_PATIENCE: Duration = Duration::from_secs(60 * 60);
+/// How often the bar moves by itself.
+const TICK: Duration = Duration::from_millis(200);
+/// Exit code of INCOMPLETE.
+const INCOMPLETE: u8 = 2;
+
+/// Arguments of `quipu verify`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  quipu verify quipu-data                        a data directory that no server runs on
+  quipu verify case-7.ndjson --key log.pub       an evidence bundle, with the ledger's key (quipu key show)
+  quipu verify quipu-data --receipt receipts.json
+  gunzip -c case-7.ndjson.gz | quipu verify - --key log.pub
+
+Exit code 0: VALID. 1: INVALID, with the first bad place. 2: INCOMPLETE: nothing wrong was found, but not everything
+could be checked (a bundle without --key, a receipt whose session is not there, a file that cannot be read).")]
+pub(crate) struct VerifyArgs {
+    /// A data directory, an evidence bundle, or `-` for a bundle on standard input
+    #[arg(value_name = "PATH")]
+    path: PathBuf,
+    /// The log's verifier key, kept outside
+    #[arg(long, value_name = "FILE")]
+    key: Option<PathBuf>,
+    /// Receipts kept outside: a reply to an append, a list of receipts, or one receipt; may be given again
+    #[arg(long, value_name = "FILE")]
+    receipt: Vec<PathBuf>,
+    /// Threads that check a directory [default: one for each core]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    threads: Option<u16>,
+    /// No progress bar
+    #[arg(long, short)]
+    quiet: bool,
+    /// The report as JSON
+    #[arg(long)]
+    json: bool,
+    /// The token for a server that runs on the directory [env: QUIPU_TOKEN]
+    #[arg(long, value_name = "TOKEN")]
+    token: Option<String>,
+}
+
+/// Runs it.
+pub(crate) fn run(args: &VerifyArgs) -> anyhow::Result<ExitCode> {
+    let mut options = Options::read(args.key.as_deref(), &[]);
+    for path in &args.receipt {
+        match receipts::read_file(path) {
+            Ok(receipts) => options.receipts.extend(receipts),
+            // The check goes on: it may still find something INVALID.
+            Err(error) => {
+                options.unreadable.get_or_insert(format!("{error:#}"));
+            }
+        }
+    }
+    options.threads = args
+        .threads
+        .map_or_else(|| std::thread::available_parallelism().map_or(1, std::num::NonZero::get), usize::from);
+    let bar = Bar::new(args);
+    let report = if args.path == Path::new("-") {
+        let input: Box<dyn Read> = Box::new(std::io::stdin().lock());
+        verify_bundle(BufReader::with_capacity(256 * 1024, input), &options, &|read| bar.advance(read))
+    } else if args.path.is_dir() {
+        // Asked first, so that a directory in use is not taken for one that cannot be read.
+        if let Err(DataDirError::InUse { .. }) = DataDir::open(&args.path) {
+            bar.finish();
+            return ask_server(args, &options);
+        }
+        verify_data_dir(&args.path, &options, &|read| bar.advance(read))
+    } else {
+        verify_bundle_file(&args.path, &options, &|read| bar.advance(read))
+    };
+    bar.finish();
+    show(args, &report)?;
+    Ok(ExitCode::from(report.verdict.exit_code()))
+}
+
+fn show(args: &VerifyArgs, report: &Report) -> anyhow::Result<()> {
+    if args.json {
+        print(&serde_json::to_string(report).context("cannot write the report")?)
+    } else {
+        print(&harmless(&report.to_string()))
+    }
+}
+
+/// What a running server's report says, as far as it is looked at here.
+#[derive(Deserialize)]
+struct ServersReport {
+    verdict: String,
+    code: Option<String>,
+    session_id: Option<String>,
+    sequence: Option<u64>,
+    message: Option<String>,
+    sessions: u64,
+    events: u64,
+    #[serde(default)]
+    notes: Vec<String>,
+}
+
+/// A directory that a server runs on changes while one looks at it, so its server is asked. It is believed no more
+/// than a server is: what was kept outside cannot be held against it here.
+fn ask_server(args: &VerifyArgs, options: &Options) -> anyhow::Result<ExitCode> {
+    let shown = args.path.display();
+    eprintln!(
+        "{shown} is in use by a running server, which is asked to check itself. To check without trusting it, stop \
+         it, or verify a copy, or export the sessions and verify the bundle."
+    );
+    let connect =
+        ConnectArgs { data: Some(args.path.clone()), token: args.token.clone(), ..ConnectArgs::default() };
+    let client = Client::connect(&connect)?;
+    let reply = client.send(&Request::get(&["v1", "verify"]).patient(SERVER_PATIENCE))?;
+    if reply.status == 404 {
+        let hint = "stop the server and run this again, or verify a copy of the directory";
+        return Err(hinted("the running server cannot check itself", hint).into());
+    }
+    let text = reply.accepted()?.text()?;
+    let report: ServersReport = serde_json::from_str(&text).context("the answer is no report")?;
+    if args.json {
+        print(&text)?;
+    } else {
+        print(&harmless(&describe(&report)))?;
+    }
+    let code = match report.verdict.as_str() {
+        "INVALID" => 1,
+        "VALID" if args.key.is_some() || !options.receipts.is_empty() || options.unreadable.is_some() => {
+            eprintln!(
+                "INCOMPLETE: --key and --receipt were not looked at; they need the directory at rest or a bundle"
+            );
+            INCOMPLETE
+        }
+        "VALID" => 0,
+        _ => INCOMPLETE,
+    };
+    Ok(ExitCode::from(code))
+}
+
+fn describe(report: &ServersReport) -> String {
+    let mut text = format!("{}, as told by the running server  ", report.verdict);
+    if let Some(code) = &report.code {
+        text.push_str(&format!("code {code}"));
+        if let Some(session) = &report.session_id {
+            text.push_str(&format!(", session {session:?}"));
+        }
+        if let Some(sequence) = report.sequence {
+            text.push_str(&format!(", sequence {sequence}"));
+        }
+        text.push_str(&format!(": {} ", report.message.as_deref().unwrap_or_default()));
+    }
+    text.push_str(&format!("({} sessions, {} events)", report.sessions, report.events));
+    for note in &report.notes {
+        text.push_str(&format!(" {note}"));
+    }
+    text
+}
+
+/// The progress bar, on standard error if that is a terminal.
+struct Bar(ProgressBar);
+
+impl Bar {
+    fn new(args: &VerifyArgs) -> Self {
+        let length = std::fs::metadata(&args.path).ok().filter(|m| m.is_file()).map(|m| m.len());
+        let (bar, template) = match length {
+            Some(length) => {
+                let template = "{bar:30} {bytes}/{total_bytes}  {bytes_per_sec}  {elapsed}, {eta} left";
+                (ProgressBar::new(length), template)
+            }
+            None => (ProgressBar::new_spinner(), "{spinner} {bytes} checked  {bytes_per_sec}  {elapsed}"),
+        };
+        if args.quiet || args.json {
+            bar.set_draw_target(ProgressDrawTarget::hidden());
+        }
+        bar.set_style(
+            ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()),
+        );
+        bar.enable_steady_tick(TICK);
+        Self(bar)
+    }
+
+    fn advance(&self, read: u64) {
+        self.0.set_position(read);
+    }
+
+    fn finish(&self) {
+        self.0.finish_and_clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_servers_word_is_marked_as_such() {
+        let text = r#"{"verdict":"INVALID","code":"hash","session_id":"s","sequence":3,"line":null,"message":"m",
+            "sessions":1,"events":3,"tenant":null,"tenants":1,"bytes_hashed":9,"notes":["N."]}"#;
+        let report: ServersReport = serde_json::from_str(text).unwrap();
+        let told = describe(&report);
+        assert_eq!(
+            told,
+            "INVALID, as told by the running server  code hash, session \"s\", sequence 3: m (1 sessions, 3 events) N."
+        );
+    }
+}
