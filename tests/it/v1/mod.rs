@@ -1,0 +1,5 @@
+//! The native API.
+
+mod auth;
+mod events;
+mod sessions;
