@@ -8,6 +8,7 @@ use axum::Router;
 use quipu_core::auth::{AuthMode, Gate};
 use quipu_core::clock::SystemClock;
 use quipu_core::http::{App, Routes, SharedApp, finish};
+use quipu_core::ids::TenantId;
 use quipu_core::ledger::Ledger;
 use quipu_core::store::embedded::{DataDir, DataDirError, EmbeddedOptions, EmbeddedStore};
 use serde::{Deserialize, Serialize};
@@ -43,7 +44,7 @@ pub(crate) struct Admission<'a> {
 }
 
 /// Opens the ledger of a directory. The directory must outlive it.
-pub(crate) fn open_app(dir: &DataDir, admission: Admission<'_>) -> anyhow::Result<SharedApp> {
+pub(crate) async fn open_app(dir: &DataDir, admission: Admission<'_>) -> anyhow::Result<SharedApp> {
     let path = dir.ledger_path();
     let store = EmbeddedStore::open(&path, &EmbeddedOptions::default())
         .with_context(|| format!("cannot open {}", path.display()))?;
@@ -54,6 +55,11 @@ pub(crate) fn open_app(dir: &DataDir, admission: Admission<'_>) -> anyhow::Resul
         gate = gate.with_operator(credential);
     }
     let ledger = Arc::new(Ledger::new(store, clock, identity));
+    // Looked for first: it is there but once, and looking writes nothing.
+    let default = ledger.store().tenant(&TenantId::default_tenant()).await;
+    if default.context("cannot read the tenants")?.is_none() {
+        ledger.ensure_default_tenant().await.context("cannot make the tenant default")?;
+    }
     Ok(Arc::new(App { ledger, gate, bootstrap_secret: admission.bootstrap_secret }))
 }
 

@@ -72,11 +72,13 @@ pub(crate) fn run(args: &TailArgs) -> anyhow::Result<ExitCode> {
         tail.show(&mut out, view, raw)?;
     }
     out.flush()?;
-    while args.follow {
+    if !args.follow {
+        return Ok(ExitCode::SUCCESS);
+    }
+    loop {
         std::thread::sleep(POLL);
         tail.poll(&mut out, &mut shown)?;
     }
-    Ok(ExitCode::SUCCESS)
 }
 
 fn read(text: &str) -> anyhow::Result<Page<'_>> {

@@ -41,7 +41,7 @@ mod tests {
     #[test]
     fn durations_and_times() {
         let now = Micros::parse("2026-02-08T10:00:00Z").unwrap();
-        let show = |text: &str| expiry(text, now).map(|t| t.to_iso()).map_err(|e| e.to_string());
+        let show = |text: &str| expiry(text, now).map(|t| t.to_string()).map_err(|e| e.to_string());
         assert_eq!(show("30d").unwrap(), "2026-03-10T10:00:00.000000Z");
         assert_eq!(show("90s").unwrap(), "2026-02-08T10:01:30.000000Z");
         assert_eq!(show("2w").unwrap(), "2026-02-22T10:00:00.000000Z");

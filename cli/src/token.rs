@@ -120,7 +120,7 @@ fn create(args: &CreateArgs) -> anyhow::Result<()> {
         }
     }
     if let Some(expires) = &args.expires {
-        body["expires_at"] = expiry(expires, now())?.to_iso().into();
+        body["expires_at"] = expiry(expires, now())?.to_string().into();
     }
     let client = Client::connect(&args.connect)?;
     let reply = client.ask(&Request::post(&["v1", "auth", "tokens"], &body.to_string()))?;
@@ -156,7 +156,7 @@ fn list(args: &ListArgs) -> anyhow::Result<()> {
 }
 
 fn row(token: &Token) -> Vec<String> {
-    let is_expired = |at: &String| *at <= now().to_iso();
+    let is_expired = |at: &String| *at <= now().to_string();
     // Times of this form sort as text.
     let state = match (&token.revoked_at, &token.expires_at) {
         (Some(at), _) => format!("revoked {}", day(at)),

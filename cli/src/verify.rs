@@ -15,7 +15,7 @@ use serde::Deserialize;
 use crate::args::ConnectArgs;
 use crate::client::{Client, Request};
 use crate::failure::hinted;
-use crate::output::{harmless, print};
+use crate::output::{count, harmless, print};
 use crate::receipts;
 
 /// How long a server may take to check itself.
@@ -83,7 +83,9 @@ pub(crate) fn run(args: &VerifyArgs) -> anyhow::Result<ExitCode> {
         // Asked first, so that a directory in use is not taken for one that cannot be read.
         if let Err(DataDirError::InUse { .. }) = DataDir::open(&args.path) {
             bar.finish();
-            return ask_server(args, &options);
+            if let Some(code) = ask_server(args, &options)? {
+                return Ok(code);
+            }
         }
         verify_data_dir(&args.path, &options, &|read| bar.advance(read))
     } else {
@@ -118,15 +120,20 @@ struct ServersReport {
 
 /// A directory that a server runs on changes while one looks at it, so its server is asked. It is believed no more
 /// than a server is: what was kept outside cannot be held against it here.
-fn ask_server(args: &VerifyArgs, options: &Options) -> anyhow::Result<ExitCode> {
+///
+/// `None`: it was another command that held the directory, and has left it.
+fn ask_server(args: &VerifyArgs, options: &Options) -> anyhow::Result<Option<ExitCode>> {
     let shown = args.path.display();
+    let connect =
+        ConnectArgs { data: Some(args.path.clone()), token: args.token.clone(), ..ConnectArgs::default() };
+    let client = Client::connect(&connect)?;
+    if !client.is_remote() {
+        return Ok(None);
+    }
     eprintln!(
         "{shown} is in use by a running server, which is asked to check itself. To check without trusting it, stop \
          it, or verify a copy, or export the sessions and verify the bundle."
     );
-    let connect =
-        ConnectArgs { data: Some(args.path.clone()), token: args.token.clone(), ..ConnectArgs::default() };
-    let client = Client::connect(&connect)?;
     let reply = client.send(&Request::get(&["v1", "verify"]).patient(SERVER_PATIENCE))?;
     if reply.status == 404 {
         let hint = "stop the server and run this again, or verify a copy of the directory";
@@ -150,23 +157,23 @@ fn ask_server(args: &VerifyArgs, options: &Options) -> anyhow::Result<ExitCode> 
         "VALID" => 0,
         _ => INCOMPLETE,
     };
-    Ok(ExitCode::from(code))
+    Ok(Some(ExitCode::from(code)))
 }
 
 fn describe(report: &ServersReport) -> String {
-    let mut text = format!("{}, as told by the running server  ", report.verdict);
+    let mut text = format!("{}, as told by the running server:", report.verdict);
     if let Some(code) = &report.code {
-        text.push_str(&format!("code {code}"));
-        if let Some(session) = &report.session_id {
-            text.push_str(&format!(", session {session:?}"));
-        }
-        if let Some(sequence) = report.sequence {
-            text.push_str(&format!(", sequence {sequence}"));
-        }
-        text.push_str(&format!(": {} ", report.message.as_deref().unwrap_or_default()));
+        text.push_str(&format!(" code {code},"));
     }
-    text.push_str(&format!("({} sessions, {} events)", report.sessions, report.events));
-    for note in &report.notes {
+    if let Some(session) = &report.session_id {
+        text.push_str(&format!(" session {session:?},"));
+    }
+    if let Some(sequence) = report.sequence {
+        text.push_str(&format!(" sequence {sequence},"));
+    }
+    let counts = format!("{}, {}", count(report.sessions, "session"), count(report.events, "event"));
+    text.push_str(&format!(" {counts}."));
+    for note in report.message.iter().chain(&report.notes) {
         text.push_str(&format!(" {note}"));
     }
     text
@@ -214,9 +221,7 @@ mod tests {
             "sessions":1,"events":3,"tenant":null,"tenants":1,"bytes_hashed":9,"notes":["N."]}"#;
         let report: ServersReport = serde_json::from_str(text).unwrap();
         let told = describe(&report);
-        assert_eq!(
-            told,
-            "INVALID, as told by the running server  code hash, session \"s\", sequence 3: m (1 sessions, 3 events) N."
-        );
+        let place = "code hash, session \"s\", sequence 3, 1 session, 3 events.";
+        assert_eq!(told, format!("INVALID, as told by the running server: {place} m N."));
     }
 }

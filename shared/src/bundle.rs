@@ -6,6 +6,7 @@
 //! signatures are [`crate::verify`]'s.
 
 mod read;
+mod values;
 mod write;
 
 #[cfg(test)]

@@ -12,7 +12,8 @@ pub const BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Largest request body after gzip is undone, bytes. Bounds what a small compressed body can cost.
 pub const BODY_UNPACKED_BYTES_MAX: usize = 16 * 1024 * 1024;
 
-/// Deepest nesting of arrays and objects in any JSON document. serde_json and Python's json both manage it.
+/// Deepest nesting of arrays and objects in any JSON document. Python's json and most others manage it; serde_json
+/// stops at 127 unless told otherwise.
 pub const JSON_DEPTH_MAX: usize = 128;
 
 /// Largest payload of an event, bytes of compact JSON.

@@ -58,6 +58,10 @@ impl VerifierKey {
         if key.is_weak() {
             return Err(NoteError::Key("the key is of small order"));
         }
+        // The library takes a second spelling of some points; the format does not.
+        if key.to_edwards().compress().as_bytes() != key.as_bytes() {
+            return Err(NoteError::Key("the key is not in its canonical form"));
+        }
         let mut sha = Sha256::new();
         sha.update(name.as_bytes());
         sha.update(b"\n");

@@ -118,14 +118,17 @@ impl Standing {
     /// # Errors
     /// If none of the keys signed it, or it says something else.
     pub fn open(says: Says, keys: &[VerifierKey], note: &str) -> Result<Self, StatementError> {
-        let mut error = StatementError::Syntax("no certified key to check it with");
+        let mut opened = None;
+        let mut unsigned = StatementError::Syntax("no certified key to check it with");
         for key in keys {
             match key.open(note) {
-                Ok(text) => return Self::parse(says, text),
-                Err(e) => error = e.into(),
+                Ok(text) => opened = Some(text),
+                Err(error @ NoteError::NotSigned(_)) => unsigned = error.into(),
+                // A bad signature by any known key makes the note bad, whoever else signed it.
+                Err(error) => return Err(error.into()),
             }
         }
-        Err(error)
+        Self::parse(says, opened.ok_or(unsigned)?)
     }
 
     /// Reads the text of a statement whose signature is checked elsewhere.

@@ -23,7 +23,8 @@ pub struct Tally {
 impl Tally {
     fn add(&mut self, name: &str, count: u64) {
         if let Some(known) = self.counts.get_mut(name) {
-            *known += count;
+            // What is decoded may be hostile: sums stop at the top instead of wrapping.
+            *known = known.saturating_add(count);
         } else if self.many || self.counts.len() == limits::SUMMARY_NAMES_MAX {
             // Too many to name: forget them all, so that two orders of the same events agree.
             self.many = true;
@@ -73,8 +74,14 @@ impl Tally {
             return Err(Malformed("more names than a tally holds"));
         }
         let mut counts = BTreeMap::new();
+        let mut last: Option<&str> = None;
         for _ in 0..count {
-            counts.insert(cursor.text()?.to_owned(), cursor.varint()?);
+            let name = cursor.text()?;
+            if last.is_some_and(|last| name <= last) {
+                return Err(Malformed("names that do not rise"));
+            }
+            last = Some(name);
+            counts.insert(name.to_owned(), cursor.varint()?);
         }
         Ok(Self { counts, many: false })
     }
@@ -237,17 +244,17 @@ impl Summary {
 
     /// Adds the run that follows this one.
     pub fn merge(&mut self, next: &Self) {
-        self.events += next.events;
+        self.events = self.events.saturating_add(next.events);
         self.time_min = self.time_min.min(next.time_min);
         self.time_max = self.time_max.max(next.time_max);
         for (mine, theirs) in self.severities.iter_mut().zip(next.severities) {
-            *mine += theirs;
+            *mine = mine.saturating_add(theirs);
         }
         self.types.merge(&next.types);
         self.agents.merge(&next.agents);
-        self.tool_calls += next.tool_calls;
-        self.errors += next.errors;
-        self.llm_calls += next.llm_calls;
+        self.tool_calls = self.tool_calls.saturating_add(next.tool_calls);
+        self.errors = self.errors.saturating_add(next.errors);
+        self.llm_calls = self.llm_calls.saturating_add(next.llm_calls);
         self.input_tokens = self.input_tokens.saturating_add(next.input_tokens);
         self.output_tokens = self.output_tokens.saturating_add(next.output_tokens);
         self.add_cost(next.cost_picodollars);

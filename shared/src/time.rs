@@ -109,7 +109,7 @@ impl Micros {
             }
             _ => return Err(TimeError::Syntax),
         };
-        if month < 1 || month > 12 || day < 1 || day > days_in_month(year, month) {
+        if !(1..=12).contains(&month) || day < 1 || day > days_in_month(year, month) {
             return Err(TimeError::NoSuchMoment);
         }
         if hour > 23 || minute > 59 || second > 59 {

@@ -1,5 +1,7 @@
 //! Tests that cross crates. A route's tests stand where its URL says; a promise's bear its number.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 mod api;
 mod authorization;
 mod promises;

@@ -33,10 +33,7 @@ impl InProcess {
     pub(super) fn new(dir: DataDir) -> anyhow::Result<Self> {
         let runtime = Runtime::new().context("cannot start the runtime")?;
         let admission = Admission { mode: AuthMode::Loopback, operator: None, bootstrap_secret: None };
-        let app = {
-            let _entered = runtime.enter();
-            local::open_app(&dir, admission)?
-        };
+        let app = runtime.block_on(local::open_app(&dir, admission))?;
         Ok(Self { router: local::router(&app), runtime, _dir: dir })
     }
 

@@ -3,7 +3,7 @@
 mod banner;
 mod listener;
 
-use std::io::ErrorKind;
+use std::io::{ErrorKind, IsTerminal as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -93,7 +93,7 @@ async fn serve(settings: &ServeSettings, dir: &DataDir) -> anyhow::Result<()> {
     let credential = BASE64URL.encode(random::bytes::<32>());
     let bootstrap_secret = settings.bootstrap_secret.clone();
     let admission = Admission { mode: settings.auth, operator: Some(&credential), bootstrap_secret };
-    let app = local::open_app(dir, admission)?;
+    let app = local::open_app(dir, admission).await?;
     // 3
     let url = format!("http://{}", reachable(address));
     let info = ServerInfo { pid: std::process::id(), url, credential };
@@ -141,8 +141,11 @@ pub(crate) fn init_log(filter: &str) {
         eprintln!("warning: the log filter {filter:?} is not understood ({error}); using warn");
         EnvFilter::new("warn")
     });
+    let is_terminal = std::io::stderr().is_terminal();
+    let log =
+        tracing_subscriber::fmt().with_env_filter(parsed).with_writer(std::io::stderr).with_ansi(is_terminal);
     // Fails only if there is a log already.
-    let _ = tracing_subscriber::fmt().with_env_filter(parsed).with_writer(std::io::stderr).try_init();
+    let _ = log.try_init();
 }
 
 /// Each connection is an open file, and many systems start processes with 1024.

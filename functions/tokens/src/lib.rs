@@ -135,7 +135,7 @@ async fn create_token(
     }
     // 3
     let store = app.ledger.store();
-    if principal.is_none() {
+    if tenant.as_str() == TenantId::DEFAULT && store.tenant(&tenant).await?.is_none() {
         // The first request to a new deployment.
         app.ledger.ensure_default_tenant().await?;
     }

@@ -3,9 +3,10 @@
 use std::borrow::Cow;
 
 use super::FORMAT;
+use super::values::{event_id, hex, optional, optional_hex, sequence, text, time};
 use crate::event::{Content, EventRef, Redactions};
 use crate::ids::{self, EventHash, EventId, Seq, SessionId, Severity, TenantId};
-use crate::json::{JsonError, Kind, Reader};
+use crate::json::{JsonError, Reader};
 use crate::limits;
 use crate::statement::is_deployment_name;
 use crate::time::Micros;
@@ -262,7 +263,7 @@ impl<'a> Slots<'a> {
                 Of::Bundle
             }
             "session_id" => {
-                self.session_id = Some(text(r, |t| SessionId::parse(t))?);
+                self.session_id = Some(text(r, SessionId::parse)?);
                 Of::Session
             }
             "note" => {
@@ -290,7 +291,7 @@ impl<'a> Slots<'a> {
         match name {
             "format" => self.format = r.string()?,
             "deployment" => self.deployment = r.string()?,
-            "tenant" => self.tenant = Some(text(r, |t| TenantId::parse(t))?),
+            "tenant" => self.tenant = Some(text(r, TenantId::parse)?),
             "created_at" => self.created_at = Some(time(r)?),
             "log_key" => self.log_key = r.string()?,
             _ => r.array(|r, _| {
@@ -404,45 +405,4 @@ impl<'a> Slots<'a> {
             hash: EventHash(self.hash?),
         }))))
     }
-}
-
-fn text<'a, T, E: std::fmt::Display>(
-    r: &mut Reader<'a>,
-    parse: impl FnOnce(Cow<'a, str>) -> Result<T, E>,
-) -> Result<T, JsonError> {
-    let text = r.string()?;
-    parse(text).map_err(|e| r.refuse(e))
-}
-
-fn sequence(r: &mut Reader<'_>) -> Result<Seq, JsonError> {
-    Seq::new(r.unsigned()?).ok_or_else(|| r.refuse("expected at most 9223372036854775807"))
-}
-
-/// A time in its one spelling.
-fn time(r: &mut Reader<'_>) -> Result<Micros, JsonError> {
-    const EXPECTED: &str = "expected a time like 2026-02-08T10:00:00.000000Z";
-    let text = r.string()?;
-    let time = Micros::parse(&text).map_err(|_| r.refuse(EXPECTED))?;
-    if time.encode(&mut [0; 27]) == text { Ok(time) } else { Err(r.refuse(EXPECTED)) }
-}
-
-/// A UUID v7 in its one spelling.
-fn event_id(r: &mut Reader<'_>) -> Result<EventId, JsonError> {
-    const EXPECTED: &str = "expected a UUID of version 7, hyphenated, lower case";
-    let text = r.string()?;
-    let id = EventId::parse(&text).map_err(|_| r.refuse(EXPECTED))?;
-    if id.encode(&mut [0; 36]) == text { Ok(id) } else { Err(r.refuse(EXPECTED)) }
-}
-
-fn hex<const N: usize>(r: &mut Reader<'_>) -> Result<[u8; N], JsonError> {
-    let text = r.string()?;
-    ids::decode_hex(&text).ok_or_else(|| r.refuse(format_args!("expected {} lower-case hex digits", N * 2)))
-}
-
-fn optional<'a>(r: &mut Reader<'a>) -> Result<Option<Cow<'a, str>>, JsonError> {
-    if r.kind()? == Kind::Null { r.skip().map(|()| None) } else { r.string().map(Some) }
-}
-
-fn optional_hex<const N: usize>(r: &mut Reader<'_>) -> Result<Option<[u8; N]>, JsonError> {
-    if r.kind()? == Kind::Null { r.skip().map(|()| None) } else { hex(r).map(Some) }
 }

@@ -244,24 +244,24 @@ impl<'n> Batch<'n> {
                 return reader.skip();
             }
             parts.seen.session = true;
-            parts.session_id = self.text(reader, |t| SessionId::parse(t))?;
+            parts.session_id = self.text(reader, SessionId::parse)?;
             if parts.session_id.as_ref().is_some_and(SessionId::is_reserved) {
                 self.issue(reader.path_text(), "session ids that begin with _ are the ledger's own".into());
             }
         } else if name == names.agent {
             parts.seen.agent = true;
-            parts.agent_id = self.text(reader, |t| AgentId::parse(t))?;
+            parts.agent_id = self.text(reader, AgentId::parse)?;
         } else if name == names.event_type {
             parts.seen.event_type = true;
-            parts.event_type = self.text(reader, |t| EventType::parse(t))?;
+            parts.event_type = self.text(reader, EventType::parse)?;
         } else if name == "severity" {
             parts.severity = self.optional(reader, |t| Severity::parse(&t))?;
         } else if name == "timestamp" {
             parts.timestamp = self.optional(reader, |t| Micros::parse(&t))?;
         } else if name == names.source {
-            parts.source_id = self.optional(reader, |t| SourceId::parse(t))?;
+            parts.source_id = self.optional(reader, SourceId::parse)?;
         } else if name == names.tag {
-            parts.compliance_tag = self.optional(reader, |t| ComplianceTag::parse(t))?;
+            parts.compliance_tag = self.optional(reader, ComplianceTag::parse)?;
         } else {
             if names.refuse_unknown {
                 self.issue(reader.path_text(), "unknown field".into());

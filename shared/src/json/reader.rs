@@ -56,7 +56,7 @@ pub struct Reader<'a> {
 }
 
 /// Up to this many members, a linear search for duplicates is the fastest.
-const KEYS_LINEAR_MAX: usize = 16;
+const KEYS_LINEAR_MAX: usize = 32;
 
 /// How an object's member names are checked for duplicates.
 #[derive(Debug)]

@@ -145,7 +145,11 @@ fn dir_error(error: DataDirError) -> Box<Finding> {
 }
 
 fn read_keys(dir: &DataDir, options: &Options) -> Result<Keys, Box<Finding>> {
-    let (log, certificates) = dir.public_keys().map_err(dir_error)?;
+    let (log, certificates) = dir.public_keys().map_err(|e| match e {
+        // For want of a key nothing is wrong yet.
+        DataDirError::Missing { .. } => failed(Bad::new(Code::Unreadable, e.to_string())),
+        other => dir_error(other),
+    })?;
     let certificates = certificates.iter().map(String::as_str);
     Keys::certified(dir.deployment(), &log, options.pinned_key.as_ref(), certificates)
         .map_err(|why| failed(Bad::new(Code::Key, why)))
@@ -238,6 +242,9 @@ impl Done {
     }
 }
 
+/// A session to check, or why it cannot be told which; and its place in the order of keys.
+type Next = (u64, Result<(TenantId, SessionId), StoreError>);
+
 /// What the threads share.
 struct Work<'a> {
     inspector: &'a Inspector,
@@ -278,7 +285,7 @@ impl Work<'_> {
     }
 
     /// The next session. They are handed out in order, so once one has failed all before it are in somebody's hands.
-    fn next(&self) -> Option<(u64, Result<(TenantId, SessionId), StoreError>)> {
+    fn next(&self) -> Option<Next> {
         let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
         let next = queue.1.as_mut()?.next();
         if next.is_none() {

@@ -51,7 +51,7 @@ pub(crate) fn percentile(sorted: &[f64], p: f64) -> f64 {
 }
 
 /// Bytes of bodies that one connection keeps ready, at most; then it starts over with the same.
-const PREPARED_BYTES_MAX: usize = 64 << 20;
+const PREPARED_BYTES_MAX: usize = 16 << 20;
 
 /// First event's time; a fixed day, so that runs are alike.
 const START_US: i64 = 1_767_600_000_000_000;

@@ -46,12 +46,12 @@ const CREATION_CACHE_BYTES: usize = 1024 * 1024;
 #[derive(Debug, thiserror::Error)]
 pub enum DataDirError {
     /// Another process has it open.
-    #[error("{} is in use by another process{}; stop it first, or give another directory", path.display(),
-        server.as_deref().map(|s| format!(" ({s})")).unwrap_or_default())]
+    #[error("{} is in use by another process; stop it first, or give another directory", path.display())]
     InUse {
         /// The directory.
         path: PathBuf,
-        /// What that process wrote to `server.json`, if it did.
+        /// What that process wrote to `server.json`, if it did. It holds a credential: show nothing of it but what
+        /// is known to be none.
         server: Option<String>,
     },
     /// There is no such directory, or nothing of Quipu's in it.

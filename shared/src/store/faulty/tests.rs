@@ -11,8 +11,9 @@ use crate::store::embedded::{EmbeddedOptions, EmbeddedStore};
 
 /// A store on a directory that goes when it is dropped.
 fn embedded() -> (tempfile::TempDir, Arc<dyn Store>) {
-    let dir = tempfile::tempdir().unwrap();
-    let store = EmbeddedStore::open(&dir.path().join("store.redb"), &EmbeddedOptions::default()).unwrap();
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let store =
+        EmbeddedStore::open(&dir.path().join("store.redb"), &EmbeddedOptions::default()).expect("a store");
     (dir, Arc::new(store))
 }
 
@@ -105,7 +106,7 @@ async fn reads_and_other_writes_fail_as_planned() {
     let (kept, lost) = (fresh_token(&tenant), fresh_token(&tenant));
     assert!(is_unknown(&store.create_token(&kept, false).await));
     assert!(is_unknown(&store.create_token(&lost, false).await));
-    assert_eq!(store.tokens(&tenant).await.unwrap(), [kept.clone()]);
+    assert_eq!(store.tokens(&tenant).await.unwrap(), std::slice::from_ref(&kept));
     assert!(is_unavailable(&store.tokens(&tenant).await), "a read that is lost is not unknown");
     store.plan_next(Op::RevokeToken, Fault::ApplyLate(Duration::from_millis(5)));
     assert!(is_unknown(&store.revoke_token(&tenant, &kept.id, now()).await));

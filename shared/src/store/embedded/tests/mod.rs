@@ -2,6 +2,7 @@
 
 mod conformance;
 mod data_dir;
+mod failing;
 mod group;
 mod inspect;
 mod time;
