@@ -21,16 +21,12 @@ pub enum ErrorCode {
     MethodNotAllowed,
     /// It exists already.
     Conflict,
-    /// A request with this `Idempotency-Key` is under way.
-    IdempotencyInProgress,
     /// This `Idempotency-Key` came with another body.
     IdempotencyMismatch,
     /// Over a size limit, which the message names.
     TooLarge,
     /// A content type or encoding that is not spoken here.
     UnsupportedMediaType,
-    /// Too many requests.
-    RateLimited,
     /// The ledger is busy; nothing was stored. Try again.
     Busy,
     /// The store did not say whether the write was applied. Try again with the same `Idempotency-Key`.
@@ -55,11 +51,9 @@ impl ErrorCode {
             Self::NotFound => "not_found",
             Self::MethodNotAllowed => "method_not_allowed",
             Self::Conflict => "conflict",
-            Self::IdempotencyInProgress => "idempotency_in_progress",
             Self::IdempotencyMismatch => "idempotency_mismatch",
             Self::TooLarge => "too_large",
             Self::UnsupportedMediaType => "unsupported_media_type",
-            Self::RateLimited => "rate_limited",
             Self::Busy => "busy",
             Self::OutcomeUnknown => "outcome_unknown",
             Self::Unavailable => "unavailable",
@@ -76,11 +70,10 @@ impl ErrorCode {
             Self::Forbidden => 403,
             Self::NotFound => 404,
             Self::MethodNotAllowed => 405,
-            Self::Conflict | Self::IdempotencyInProgress => 409,
+            Self::Conflict => 409,
             Self::IdempotencyMismatch => 422,
             Self::TooLarge => 413,
             Self::UnsupportedMediaType => 415,
-            Self::RateLimited => 429,
             Self::Corrupt | Self::Internal => 500,
             Self::Busy | Self::OutcomeUnknown | Self::Unavailable => 503,
         }
@@ -97,11 +90,9 @@ impl ErrorCode {
             Self::NotFound => "Not found",
             Self::MethodNotAllowed => "Method not allowed",
             Self::Conflict => "Conflict",
-            Self::IdempotencyInProgress => "A request with this Idempotency-Key is under way",
             Self::IdempotencyMismatch => "Idempotency-Key was used with another body",
             Self::TooLarge => "Too large",
             Self::UnsupportedMediaType => "Unsupported media type",
-            Self::RateLimited => "Too many requests",
             Self::Busy => "Busy, try again",
             Self::OutcomeUnknown => "Outcome unknown, try again with the same Idempotency-Key",
             Self::Unavailable => "Unavailable",
@@ -113,11 +104,7 @@ impl ErrorCode {
     /// True if the same request may succeed later.
     pub const fn is_retryable(self) -> bool {
         match self {
-            Self::RateLimited
-            | Self::Busy
-            | Self::OutcomeUnknown
-            | Self::Unavailable
-            | Self::IdempotencyInProgress => true,
+            Self::Busy | Self::OutcomeUnknown | Self::Unavailable => true,
             Self::InvalidBody
             | Self::ValidationFailed
             | Self::InvalidParameter

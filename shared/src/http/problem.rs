@@ -92,6 +92,7 @@ impl IntoResponse for ApiError {
             "status": status,
             "code": self.code.as_str(),
             "error": error,
+            "retryable": self.code.is_retryable(),
         });
         if let Some(detail) = &self.detail {
             body["detail"] = detail.as_str().into();

@@ -5,6 +5,8 @@
 
 mod body;
 mod meta;
+#[cfg(test)]
+mod tests;
 
 pub use body::{SegmentReader, SegmentView, chain};
 pub use meta::{Head, SegmentMeta};
