@@ -41,9 +41,12 @@ pub(crate) fn run(args: &TestArgs) -> anyhow::Result<()> {
     let python = python()?;
     docs::run(&docs::DocsArgs { check: true })?;
     // The tests drive the real binary; both builds share their dependencies.
-    shell::run("build the server", cargo().args(["build", "--package", "quipu"]))?;
+    shell::run(
+        "build the server",
+        cargo().args(["build", "--workspace", "--all-features", "--bin", "quipu"]),
+    )?;
     let mut tests = cargo();
-    tests.args(["test", "--workspace", "--all-features"]).env("QUIPU_TEST_PYTHON", &python);
+    tests.args(["test", "--workspace", "--all-features", "--no-fail-fast"]).env("QUIPU_TEST_PYTHON", &python);
     if let Some(filter) = &args.filter {
         tests.arg(filter);
     }
