@@ -31,6 +31,8 @@ pub enum ErrorCode {
     Busy,
     /// The store did not say whether the write was applied. Try again with the same `Idempotency-Key`.
     OutcomeUnknown,
+    /// An answer that must be whole would read too much: narrow the query. A 503, and not retryable.
+    QueryTooBroad,
     /// The store cannot be reached.
     Unavailable,
     /// Stored bytes are damaged.
@@ -56,6 +58,7 @@ impl ErrorCode {
             Self::UnsupportedMediaType => "unsupported_media_type",
             Self::Busy => "busy",
             Self::OutcomeUnknown => "outcome_unknown",
+            Self::QueryTooBroad => "query_too_broad",
             Self::Unavailable => "unavailable",
             Self::Corrupt => "corrupt",
             Self::Internal => "internal",
@@ -75,7 +78,7 @@ impl ErrorCode {
             Self::TooLarge => 413,
             Self::UnsupportedMediaType => 415,
             Self::Corrupt | Self::Internal => 500,
-            Self::Busy | Self::OutcomeUnknown | Self::Unavailable => 503,
+            Self::Busy | Self::OutcomeUnknown | Self::QueryTooBroad | Self::Unavailable => 503,
         }
     }
 
@@ -95,6 +98,7 @@ impl ErrorCode {
             Self::UnsupportedMediaType => "Unsupported media type",
             Self::Busy => "Busy, try again",
             Self::OutcomeUnknown => "Outcome unknown, try again with the same Idempotency-Key",
+            Self::QueryTooBroad => "Query too broad",
             Self::Unavailable => "Unavailable",
             Self::Corrupt => "Stored data is damaged",
             Self::Internal => "Internal error",
@@ -116,6 +120,7 @@ impl ErrorCode {
             | Self::IdempotencyMismatch
             | Self::TooLarge
             | Self::UnsupportedMediaType
+            | Self::QueryTooBroad
             | Self::Corrupt
             | Self::Internal => false,
         }

@@ -126,6 +126,9 @@ pub const PAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Most bytes of segments that one query reads before it answers with what it has and a cursor: 256 MiB.
 pub const QUERY_READ_BYTES_MAX: u64 = 256 * 1024 * 1024;
 
+/// Most bytes of payload and metadata in an answer that a dialect must give whole (a session's timeline), bytes.
+pub const WHOLE_ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
+
 /// Longest `search` text, bytes.
 pub const SEARCH_BYTES_MAX: usize = 1024;
 

@@ -7,7 +7,7 @@ use axum::http::{HeaderMap, Method, StatusCode};
 use axum::response::Response;
 use quipu_core::auth::{Principal, Scope};
 use quipu_core::dialect::intake::{self, Names};
-use quipu_core::dialect::render::push_string;
+use quipu_core::dialect::render::{push_joined, push_string, quote};
 use quipu_core::dialect::{agentlens, native};
 use quipu_core::error::ErrorCode;
 use quipu_core::http::{Access, ApiError, Routes, SharedApp, json_response, read_body};
@@ -39,20 +39,16 @@ async fn append_native(
 ) -> Result<Response, ApiError> {
     let done = append(&app, &principal, request, &native::NAMES, "/v1/events").await?;
     let receipts = receipts(&app, &done);
-    let sessions: Vec<String> =
-        done.standings.iter().map(|s| quipu_core::dialect::render::quote(s.session_id.as_str())).collect();
+    let sessions: Vec<String> = done.standings.iter().map(|s| quote(s.session_id.as_str())).collect();
     let mut out = String::with_capacity(200 * done.events.len() + receipts.len());
     out.push_str(&format!(r#"{{"ingested":{},"events":["#, done.events.len()));
-    for (index, (session, placed)) in done.events.iter().enumerate() {
-        if index > 0 {
-            out.push(',');
-        }
+    push_joined(&mut out, &done.events, |out, (session, placed)| {
         out.push_str(r#"{"event_id":""#);
         out.push_str(placed.event_id.encode(&mut [0; 36]));
         out.push_str(r#"","session_id":"#);
         out.push_str(&sessions[*session]);
         out.push_str(&format!(r#","sequence":{},"hash":"{}"}}"#, placed.sequence, placed.hash));
-    }
+    });
     out.push_str(r#"],"receipts":"#);
     out.push_str(&receipts);
     out.push('}');
@@ -68,14 +64,11 @@ async fn append_agentlens(
     let done = append(&app, &principal, request, &agentlens::NAMES, "/api/events").await?;
     let mut out = String::with_capacity(130 * done.events.len() + 400);
     out.push_str(&format!(r#"{{"ingested":{},"events":["#, done.events.len()));
-    for (index, (_, placed)) in done.events.iter().enumerate() {
-        if index > 0 {
-            out.push(',');
-        }
+    push_joined(&mut out, &done.events, |out, (_, placed)| {
         out.push_str(r#"{"id":""#);
         out.push_str(placed.event_id.encode(&mut [0; 36]));
         out.push_str(&format!(r#"","hash":"{}"}}"#, placed.hash));
-    }
+    });
     // Receipts are ours: a client of that product passes over what it does not know.
     out.push_str(r#"],"receipts":"#);
     out.push_str(&receipts(&app, &done));
@@ -120,19 +113,16 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, ApiError> {
 
 fn receipts(app: &SharedApp, done: &Appended) -> String {
     let mut out = String::from("[");
-    for (index, standing) in done.standings.iter().enumerate() {
-        if index > 0 {
-            out.push(',');
-        }
+    push_joined(&mut out, &done.standings, |out, standing| {
         out.push_str(r#"{"session_id":"#);
-        push_string(&mut out, standing.session_id.as_str());
+        push_string(out, standing.session_id.as_str());
         out.push_str(&format!(
             r#","sequence":{},"hash":"{}","time":"{}","note":"#,
             standing.sequence, standing.hash, standing.time
         ));
-        push_string(&mut out, &standing.sign(Says::Receipt, &app.ledger.identity().receipt_key));
+        push_string(out, &standing.sign(Says::Receipt, &app.ledger.identity().receipt_key));
         out.push('}');
-    }
+    });
     out.push(']');
     out
 }

@@ -8,11 +8,11 @@ use axum::extract::{Path, Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use quipu_core::auth::Principal;
-use quipu_core::dialect::agentlens;
-use quipu_core::event::Event;
+use quipu_core::dialect::{agentlens, render};
+use quipu_core::event::{Event, OwnedContent};
 use quipu_core::http::{ApiError, Params, SharedApp, json_response};
 use quipu_core::ids::{AgentId, EventId, Seq, SessionId, Severity};
-use quipu_core::ledger::{EventFilter, ListQuery, SessionQuery, SessionVerdict};
+use quipu_core::ledger::{EventFilter, ListQuery, ReadError, SessionQuery, SessionVerdict};
 use quipu_core::limits;
 use quipu_core::store::Order;
 use quipu_core::summary::Status;
@@ -34,13 +34,15 @@ fn window(params: &mut Params) -> Result<(usize, u64), ApiError> {
 
 fn push_events(out: &mut String, events: &[Event], asked: &[String]) {
     out.push('[');
-    for (index, event) in events.iter().enumerate() {
-        if index > 0 {
-            out.push(',');
-        }
-        agentlens::push_event(out, event, asked);
-    }
+    render::push_joined(out, events, |out, event| agentlens::push_event(out, event, asked));
     out.push(']');
+}
+
+fn content_bytes(event: &Event) -> usize {
+    match &event.content {
+        OwnedContent::Kept { payload, metadata, .. } => payload.len() + metadata.len(),
+        OwnedContent::Erased { .. } => 0,
+    }
 }
 
 /// `GET /api/events`.
@@ -122,12 +124,9 @@ pub(crate) async fn list_sessions(
     let page = app.ledger.sessions(&principal.tenant, &query).await?;
     let total = page.total.unwrap_or(0);
     let mut out = String::from(r#"{"sessions":["#);
-    for (index, session) in page.sessions.iter().enumerate() {
-        if index > 0 {
-            out.push(',');
-        }
-        agentlens::push_session(&mut out, principal.tenant.as_str(), session);
-    }
+    render::push_joined(&mut out, &page.sessions, |out, session| {
+        agentlens::push_session(out, principal.tenant.as_str(), session)
+    });
     let has_more = skip + (page.sessions.len() as u64) < total;
     out.push_str(&format!(r#"],"total":{total},"hasMore":{has_more}}}"#));
     Ok(json_response(StatusCode::OK, out))
@@ -147,7 +146,8 @@ pub(crate) async fn get_session(
     Ok(json_response(StatusCode::OK, out))
 }
 
-/// `GET /api/sessions/{id}/timeline`: the whole session by timestamp, and whether its chain holds.
+/// `GET /api/sessions/{id}/timeline`: the whole session by timestamp, and whether its chain holds. One that is larger
+/// than [`limits::WHOLE_ANSWER_BYTES_MAX`] is a 503: the native API pages through it.
 pub(crate) async fn timeline(
     State(app): State<SharedApp>,
     Extension(principal): Extension<Principal>,
@@ -159,13 +159,17 @@ pub(crate) async fn timeline(
         return Err(not_found("Session"));
     }
     let chain_valid = matches!(verdict, SessionVerdict::Verified { .. });
-    let mut events = Vec::new();
+    let (mut events, mut bytes) = (Vec::new(), 0);
     let mut from = Some(Seq::ZERO);
     while let Some(at) = from {
         let page = app
             .ledger
             .session_events(&principal.tenant, &session, at, Order::Asc, limits::PAGE_EVENTS_MAX)
             .await?;
+        bytes += page.events.iter().map(content_bytes).sum::<usize>();
+        if bytes > limits::WHOLE_ANSWER_BYTES_MAX {
+            return Err(ReadError::TooBroad { limit: limits::WHOLE_ANSWER_BYTES_MAX as u64 }.into());
+        }
         events.extend(page.events);
         from = page.next;
     }
@@ -193,12 +197,9 @@ pub(crate) async fn list_agents(
     }
     agents.sort_by_key(|agent| std::cmp::Reverse(agent.last_seen_at));
     let mut out = String::from(r#"{"agents":["#);
-    for (index, agent) in agents.iter().enumerate() {
-        if index > 0 {
-            out.push(',');
-        }
-        agentlens::push_agent(&mut out, principal.tenant.as_str(), agent);
-    }
+    render::push_joined(&mut out, &agents, |out, agent| {
+        agentlens::push_agent(out, principal.tenant.as_str(), agent)
+    });
     out.push_str("]}");
     Ok(json_response(StatusCode::OK, out))
 }

@@ -77,12 +77,7 @@ pub(crate) async fn list_events(
     let query = ListQuery { filter, order, after, skip: 0, limit, count_total: false };
     let page = app.ledger.list(&principal.tenant, &query).await?;
     let mut out = String::from(r#"{"events":["#);
-    for (index, event) in page.events.iter().enumerate() {
-        if index > 0 {
-            out.push(',');
-        }
-        render::push_event(&mut out, event, include);
-    }
+    render::push_joined(&mut out, &page.events, |out, event| render::push_event(out, event, include));
     let next = page.next.map_or("null".to_owned(), |next| quote(&next.encode(order, &query.filter)));
     out.push_str(&format!(r#"],"next_cursor":{next}"#));
     if page.partial {
@@ -131,12 +126,7 @@ pub(crate) async fn list_sessions(
     params.end()?;
     let page = app.ledger.sessions(&principal.tenant, &query).await?;
     let mut out = String::from(r#"{"sessions":["#);
-    for (index, session) in page.sessions.iter().enumerate() {
-        if index > 0 {
-            out.push(',');
-        }
-        render::push_session(&mut out, session);
-    }
+    render::push_joined(&mut out, &page.sessions, render::push_session);
     let next = page.next.map_or("null".to_owned(), |next| quote(&Params::encode_session_cursor(&next)));
     out.push_str(&format!(r#"],"next_cursor":{next}}}"#));
     Ok(json_response(StatusCode::OK, out))
@@ -181,12 +171,7 @@ pub(crate) async fn session_events(
         return Err(not_found("Session"));
     }
     let mut out = String::from(r#"{"events":["#);
-    for (index, event) in page.events.iter().enumerate() {
-        if index > 0 {
-            out.push(',');
-        }
-        render::push_event(&mut out, event, include);
-    }
+    render::push_joined(&mut out, &page.events, |out, event| render::push_event(out, event, include));
     let next = page.next.map_or("null".to_owned(), |next| next.to_string());
     out.push_str(&format!(r#"],"next_sequence":{next}}}"#));
     Ok(json_response(StatusCode::OK, out))
@@ -295,12 +280,7 @@ pub(crate) async fn list_agents(
     params.end()?;
     let agents = app.ledger.agents(&principal.tenant, after.as_ref(), limit).await?;
     let mut out = String::from(r#"{"agents":["#);
-    for (index, agent) in agents.iter().enumerate() {
-        if index > 0 {
-            out.push(',');
-        }
-        render::push_agent(&mut out, agent);
-    }
+    render::push_joined(&mut out, &agents, render::push_agent);
     let next = match agents.last() {
         Some(last) if agents.len() == limit => quote(last.agent_id.as_str()),
         _ => "null".to_owned(),

@@ -5,7 +5,7 @@
 //! stands in `data` as `value`). Unless the caller asks for a type by its own name.
 
 use super::intake::Names;
-use super::render::{push_string, quote};
+use super::render::{push_joined, push_string, quote};
 use crate::event::{Event, OwnedContent};
 use crate::ids::EventHash;
 use crate::kinds;
@@ -109,12 +109,7 @@ pub fn push_session(out: &mut String, tenant: &str, session: &SessionRecord) {
         r#""llmCallCount":{},"totalInputTokens":{},"totalOutputTokens":{},"tags":["#,
         summary.llm_calls, summary.input_tokens, summary.output_tokens,
     ));
-    for (index, tag) in summary.tags.iter().enumerate() {
-        if index > 0 {
-            out.push(',');
-        }
-        push_string(out, tag);
-    }
+    push_joined(out, &summary.tags, |out, tag| push_string(out, tag));
     out.push_str(r#"],"tenantId":"#);
     push_string(out, tenant);
     out.push('}');

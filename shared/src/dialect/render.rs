@@ -18,6 +18,20 @@ pub fn quote(text: &str) -> String {
     serde_json::to_string(text).unwrap_or_default()
 }
 
+/// Appends items with commas between them.
+pub fn push_joined<T>(
+    out: &mut String,
+    items: impl IntoIterator<Item = T>,
+    mut push: impl FnMut(&mut String, T),
+) {
+    for (index, item) in items.into_iter().enumerate() {
+        if index > 0 {
+            out.push(',');
+        }
+        push(out, item);
+    }
+}
+
 /// What is shown beside an event's fields.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Include {
@@ -81,12 +95,7 @@ pub fn push_event(out: &mut String, event: &Event, include: Include) {
 fn push_list<'t>(out: &mut String, name: &str, items: impl Iterator<Item = &'t str>) {
     out.push_str(name);
     out.push('[');
-    for (index, item) in items.enumerate() {
-        if index > 0 {
-            out.push(',');
-        }
-        push_string(out, item);
-    }
+    push_joined(out, items, push_string);
     out.push(']');
 }
 
@@ -95,13 +104,10 @@ fn push_tally(out: &mut String, name: &str, tally: &Tally) {
     match tally.names() {
         Some(names) => {
             out.push('{');
-            for (index, (name, count)) in names.enumerate() {
-                if index > 0 {
-                    out.push(',');
-                }
+            push_joined(out, names, |out, (name, count)| {
                 push_string(out, name);
                 out.push_str(&format!(":{count}"));
-            }
+            });
             out.push('}');
         }
         // Too many to name.

@@ -195,8 +195,8 @@ impl From<ReadError> for ApiError {
         match error {
             ReadError::Cursor => Self::parameter("cursor", "not a cursor of this query"),
             ReadError::TooBroad { .. } => Self::because(
-                ErrorCode::Unavailable,
-                "query_too_broad: an exact total would read too much; narrow the query, or page with the native API",
+                ErrorCode::QueryTooBroad,
+                "the whole answer would read too much: narrow the query, or page with the native API",
             ),
             ReadError::Corrupt { .. } => Self::fault(ErrorCode::Corrupt, error.to_string()),
             ReadError::Store(error) => error.into(),

@@ -182,7 +182,7 @@ fn dead(op: Op) -> StoreError {
 }
 
 impl Faulty {
-    /// A store without a fault, for now.
+    /// A store without a fault, until one is planned.
     pub fn new(inner: Arc<dyn Store>) -> Self {
         Self {
             inner,
