@@ -4,5 +4,6 @@
 
 mod api;
 mod authorization;
+mod cli;
 mod promises;
 mod v1;
