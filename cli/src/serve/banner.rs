@@ -22,6 +22,8 @@ fn text(settings: &ServeSettings, dir: &DataDir, address: SocketAddr) -> String 
     let data = absolute(dir.path()).unwrap_or_else(|_| dir.path().to_owned());
     let url = format!("http://{}", reachable(address));
     let option = directory_option(&settings.data, &data);
+    // As it was called itself: `cargo run` leaves nothing on the path.
+    let program = std::env::args().next().map_or_else(|| "quipu".to_owned(), |name| quoted(&name));
     let mut out = format!(
         "quipu {VERSION}\n\
          data        {}\n\
@@ -37,7 +39,7 @@ fn text(settings: &ServeSettings, dir: &DataDir, address: SocketAddr) -> String 
         AuthMode::Required => {
             out.push_str(&format!(
                 "Make a token (it is shown once):\n  \
-                 export QUIPU_TOKEN=\"$(quipu token create --scope '*' --only-token{option})\"\n"
+                 export QUIPU_TOKEN=\"$({program} token create --scope '*' --only-token{option})\"\n"
             ));
             " -H \"authorization: Bearer $QUIPU_TOKEN\""
         }
@@ -46,7 +48,7 @@ fn text(settings: &ServeSettings, dir: &DataDir, address: SocketAddr) -> String 
         "Send an event:\n  \
          curl -sS {url}/v1/events -H 'content-type: application/json'{header} -d '{EXAMPLE}'\n\
          See it:\n  \
-         quipu tail{option}\n"
+         {program} tail{option}\n"
     ));
     out
 }
@@ -59,7 +61,16 @@ fn directory_option(data: &Path, absolute: &Path) -> String {
     if data == Path::new(DEFAULT_DATA) {
         return String::new();
     }
-    format!(" --data '{}'", absolute.display().to_string().replace('\'', r"'\''"))
+    format!(" --data {}", quoted(&absolute.display().to_string()))
+}
+
+/// A word for the shell, in quotes if it needs them.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
 }
 
 #[cfg(test)]
