@@ -132,9 +132,6 @@ pub const WHOLE_ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Longest `search` text, bytes.
 pub const SEARCH_BYTES_MAX: usize = 1024;
 
-/// How many partitions the feed is spread over: 4 × 1,000 write units a second for a tenant on DynamoDB.
-pub const FEED_SHARDS: u8 = 4;
-
 const _: () = {
     assert!(HEAD_CACHE_MS < HOT_RETENTION_MS_MIN, "a cached head must not outlive what it names");
     assert!(BODY_BYTES_MAX <= BODY_UNPACKED_BYTES_MAX);

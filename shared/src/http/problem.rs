@@ -62,11 +62,6 @@ impl ApiError {
         Self { source: Some(source.into()), ..Self::new(code) }
     }
 
-    /// Its code.
-    pub fn code(&self) -> ErrorCode {
-        self.code
-    }
-
     fn after(mut self, wait: Duration) -> Self {
         self.retry_after = Some(wait);
         self

@@ -79,11 +79,6 @@ impl Routes {
         self
     }
 
-    /// The table.
-    pub fn table(&self) -> &[Route] {
-        &self.table
-    }
-
     /// The router, with its table.
     pub fn into_parts(self) -> (Router, Vec<Route>) {
         (self.router.with_state(self.app), self.table)
