@@ -84,20 +84,27 @@ fn p1_kill_nine_twenty_times_under_load() {
     let told = told.lock().unwrap();
     assert!(told.len() > 200, "the rounds were long enough to write: {}", told.len());
 
-    // The offline verifier, on the directory as the last kill left it, held to every receipt.
     let file = dir.path().join("receipts.json");
     let receipts = receipts.lock().unwrap();
     std::fs::write(&file, Value::from(receipts.clone()).to_string()).unwrap();
-    let output = Command::new(binary())
-        .arg("verify")
-        .arg(&data)
-        .arg("--receipt")
-        .arg(&file)
-        .arg("--json")
-        .output()
-        .unwrap();
-    let report: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {output:?}"));
-    assert_eq!((&report["verdict"], output.status.code()), (&json!("VALID"), Some(0)), "{report}");
+    let verify = || -> Value {
+        let mut command = Command::new(binary());
+        command.arg("verify").arg(&data).arg("--receipt").arg(&file).arg("--json");
+        let output = command.output().unwrap();
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {output:?}"))
+    };
+    // As the last kill left it. A kill between the writes of one commit leaves a commit that does not verify, and so
+    // was never acknowledged; that cannot be told from damage, and is INCOMPLETE until a server has settled it
+    // (docs/format.md, section 7). Held against every receipt, it is never INVALID.
+    let report = verify();
+    let torn = report["verdict"] == "INCOMPLETE"
+        && report["code"] == "unreadable"
+        && report["message"].as_str().unwrap().starts_with("the last commit");
+    assert!(report["verdict"] == "VALID" || torn, "{report}");
+    // Reopened, it is VALID against every receipt: nothing that was acknowledged is missing.
+    Server::start(&data, &[]).terminate();
+    let report = verify();
+    assert_eq!(report["verdict"], "VALID", "{report}");
 
     // And one by one, as a user would ask.
     let server = Server::start(&data, &[]);
