@@ -11,6 +11,8 @@
 #[cfg(feature = "testing")]
 pub mod conformance;
 #[cfg(feature = "embedded")]
+mod derived;
+#[cfg(feature = "embedded")]
 pub mod embedded;
 #[cfg(feature = "testing")]
 pub mod faulty;

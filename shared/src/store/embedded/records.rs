@@ -4,6 +4,7 @@ use crate::codec::{Cursor, Malformed, put_bytes, put_signed, put_varint};
 use crate::ids::{AgentId, CommitId, EventHash, Seq, SessionId, TenantId};
 use crate::limits;
 use crate::segment::Head;
+pub(super) use crate::store::derived::AgentRow;
 use crate::store::{AgentRecord, Idempotency, SessionRecord, TenantRecord};
 use crate::summary::Summary;
 use crate::time::Micros;
@@ -53,13 +54,6 @@ pub(super) fn decode_session(session_id: SessionId, bytes: &[u8]) -> Result<Sess
     };
     cursor.end()?;
     Ok(record)
-}
-
-/// An agent's record, and which commit its name comes from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct AgentRow {
-    pub(super) record: AgentRecord,
-    pub(super) named_by: Option<CommitId>,
 }
 
 /// An agent's record.
