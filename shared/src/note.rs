@@ -95,6 +95,33 @@ impl VerifierKey {
         Ok(this)
     }
 
+    /// From a name and the 32 bytes of a public key (RFC 8032).
+    ///
+    /// # Errors
+    /// If the name cannot stand in a note, or the bytes are no key.
+    pub fn from_public(name: &str, key: &[u8; 32]) -> Result<Self, NoteError> {
+        let key = VerifyingKey::from_bytes(key).map_err(|_| NoteError::Key("not a point of the curve"))?;
+        Self::new(name, key)
+    }
+
+    /// The note that a text (which must end in a newline) and its signature by this key make: for keys whose
+    /// private half is elsewhere.
+    ///
+    /// # Errors
+    /// If the signature is not this key's.
+    pub fn attach(&self, text: &str, signature: &[u8]) -> Result<String, NoteError> {
+        assert!(text.ends_with('\n'), "the text of a note ends in a newline");
+        let note = self.note(text, signature);
+        self.open(&note).map(|_| ())?;
+        Ok(note)
+    }
+
+    fn note(&self, text: &str, signature: &[u8]) -> String {
+        let mut blob = self.id.to_vec();
+        blob.extend_from_slice(signature);
+        format!("{text}\n— {} {}\n", self.name, BASE64.encode(blob))
+    }
+
     /// The name it signs under.
     pub fn name(&self) -> &str {
         &self.name
@@ -195,9 +222,7 @@ impl NoteSigner {
     /// Signs a text, which must end in a newline.
     pub fn sign(&self, text: &str) -> String {
         assert!(text.ends_with('\n'), "the text of a note ends in a newline");
-        let mut blob = self.verifier.id.to_vec();
-        blob.extend_from_slice(&self.key.sign(text.as_bytes()).to_bytes());
-        format!("{text}\n— {} {}\n", self.verifier.name, BASE64.encode(blob))
+        self.verifier.note(text, &self.key.sign(text.as_bytes()).to_bytes())
     }
 }
 

@@ -34,9 +34,14 @@ pub fn is_deployment_name(name: &str) -> bool {
         && name.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'-'))
 }
 
+/// What the log key signs to say that a key signs receipts for a deployment.
+pub fn certificate(deployment: &str, receipt: &VerifierKey, from: Micros) -> String {
+    format!("quipu.key.v1\n{deployment}\nreceipt\n{receipt}\n{}\n", from.get())
+}
+
 /// The log key's word that a key signs receipts for a deployment.
 pub fn certify(log: &NoteSigner, deployment: &str, receipt: &VerifierKey, from: Micros) -> String {
-    log.sign(&format!("quipu.key.v1\n{deployment}\nreceipt\n{receipt}\n{}\n", from.get()))
+    log.sign(&certificate(deployment, receipt, from))
 }
 
 /// Reads a certificate: the receipt key it certifies.

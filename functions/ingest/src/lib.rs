@@ -38,7 +38,7 @@ async fn append_native(
     request: Request,
 ) -> Result<Response, ApiError> {
     let done = append(&app, &principal, request, &native::NAMES, "/v1/events").await?;
-    let receipts = receipts(&app, &done);
+    let receipts = receipts(&app, &done).await?;
     let sessions: Vec<String> = done.standings.iter().map(|s| quote(s.session_id.as_str())).collect();
     let mut out = String::with_capacity(200 * done.events.len() + receipts.len());
     out.push_str(&format!(r#"{{"ingested":{},"events":["#, done.events.len()));
@@ -71,7 +71,7 @@ async fn append_agentlens(
     });
     // Receipts are ours: a client of that product passes over what it does not know.
     out.push_str(r#"],"receipts":"#);
-    out.push_str(&receipts(&app, &done));
+    out.push_str(&receipts(&app, &done).await?);
     out.push('}');
     Ok(created(&done, out))
 }
@@ -95,7 +95,8 @@ async fn append(
     } else {
         intake::read_batch(&payload.text, names)?
     };
-    // 3
+    // 3. The receipts' key is fetched, where it has to be, before anything is written.
+    app.ledger.identity().await?;
     Ok(app.ledger.append(&principal.tenant, events, key.as_ref()).await?)
 }
 
@@ -111,7 +112,8 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, ApiError> {
     Ok(Some(text))
 }
 
-fn receipts(app: &SharedApp, done: &Appended) -> String {
+async fn receipts(app: &SharedApp, done: &Appended) -> Result<String, ApiError> {
+    let key = &app.ledger.identity().await?.receipt_key;
     let mut out = String::from("[");
     push_joined(&mut out, &done.standings, |out, standing| {
         out.push_str(r#"{"session_id":"#);
@@ -120,11 +122,11 @@ fn receipts(app: &SharedApp, done: &Appended) -> String {
             r#","sequence":{},"hash":"{}","time":"{}","note":"#,
             standing.sequence, standing.hash, standing.time
         ));
-        push_string(out, &standing.sign(Says::Receipt, &app.ledger.identity().receipt_key));
+        push_string(out, &standing.sign(Says::Receipt, key));
         out.push('}');
     });
     out.push(']');
-    out
+    Ok(out)
 }
 
 /// 4. A replay says so: `Idempotent-Replayed`, as others who keep the draft do.

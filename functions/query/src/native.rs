@@ -303,12 +303,12 @@ pub(crate) async fn get_agent(
 }
 
 /// `GET /v1/log/key`: what a stranger pins, and what it certifies.
-pub(crate) async fn log_key(State(app): State<SharedApp>) -> Response {
-    let identity = app.ledger.identity();
+pub(crate) async fn log_key(State(app): State<SharedApp>) -> Result<Response, ApiError> {
+    let identity = app.ledger.identity().await?;
     let body = json!({
         "deployment": identity.deployment,
         "log_key": identity.log_key.to_string(),
         "certificates": identity.certificates,
     });
-    json_response(StatusCode::OK, body.to_string())
+    Ok(json_response(StatusCode::OK, body.to_string()))
 }

@@ -136,7 +136,8 @@ async fn create_token(
     // 3
     let store = app.ledger.store();
     if tenant.as_str() == TenantId::DEFAULT && store.tenant(&tenant).await?.is_none() {
-        // The first request to a new deployment.
+        // The first request to a new deployment: its keys come first, so that whoever has a token can be given receipts.
+        app.ledger.identity().await?;
         app.ledger.ensure_default_tenant().await?;
     }
     if store.tenant(&tenant).await?.is_none() {

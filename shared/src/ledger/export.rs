@@ -82,6 +82,8 @@ impl Ledger {
         if standings.is_empty() {
             return Err(ReadError::Store(StoreError::NotFound));
         }
+        // Fetched now, if they have to be: a bundle that has begun should not fail for want of keys.
+        self.identity().await.map_err(ReadError::Store)?;
         let reader = SegmentReader::new()
             .map_err(|e| ReadError::Store(StoreError::Unavailable { why: e.to_string() }))?;
         Ok(Export {
@@ -118,7 +120,7 @@ impl Export {
     /// Appends the next thing that is due.
     async fn step(&mut self, out: &mut String) -> Result<(), ReadError> {
         if self.stage == Stage::Header {
-            let identity = &self.ledger.identity;
+            let identity = self.ledger.identity().await.map_err(ReadError::Store)?;
             bundle::push_header(
                 out,
                 &bundle::Header {
@@ -134,7 +136,8 @@ impl Export {
         }
         match self.current.take() {
             Some(run) if run.next > run.standing.sequence => {
-                bundle::push_head(out, &run.standing.sign(Says::Head, &self.ledger.identity.receipt_key));
+                let identity = self.ledger.identity().await.map_err(ReadError::Store)?;
+                bundle::push_head(out, &run.standing.sign(Says::Head, &identity.receipt_key));
                 self.session_count += 1;
             }
             Some(mut run) => {

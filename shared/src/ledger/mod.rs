@@ -15,6 +15,9 @@ pub use read::{
 
 use std::sync::Arc;
 
+use async_trait::async_trait;
+use tokio::sync::OnceCell;
+
 use crate::clock::Clock;
 use crate::ids::TenantId;
 use crate::note::{NoteSigner, VerifierKey};
@@ -33,18 +36,39 @@ pub struct Identity {
     pub receipt_key: NoteSigner,
 }
 
+/// Where an identity comes from that is not at hand when a process starts.
+#[async_trait]
+pub trait IdentitySource: Send + Sync + 'static {
+    /// Fetches it.
+    ///
+    /// # Errors
+    /// If it cannot be fetched.
+    async fn identity(&self) -> Result<Identity, StoreError>;
+}
+
 /// A ledger: one store, one clock, one identity.
 pub struct Ledger {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) identity: Identity,
+    pub(crate) identity: OnceCell<Identity>,
+    source: Option<Arc<dyn IdentitySource>>,
     heads: heads::Heads,
 }
 
 impl Ledger {
     /// A ledger on a store.
     pub fn new(store: Arc<dyn Store>, clock: Arc<dyn Clock>, identity: Identity) -> Self {
-        Self { store, clock, identity, heads: heads::Heads::default() }
+        let identity = OnceCell::new_with(Some(identity));
+        Self { store, clock, identity, source: None, heads: heads::Heads::default() }
+    }
+
+    /// A ledger on a store, whose keys are fetched when they are first needed.
+    pub fn with_source(
+        store: Arc<dyn Store>,
+        clock: Arc<dyn Clock>,
+        source: Arc<dyn IdentitySource>,
+    ) -> Self {
+        Self { store, clock, identity: OnceCell::new(), source: Some(source), heads: heads::Heads::default() }
     }
 
     /// Writes the tenant `default` if it is not there: every ledger has one.
@@ -69,8 +93,15 @@ impl Ledger {
         &self.clock
     }
 
-    /// Its keys.
-    pub fn identity(&self) -> &Identity {
-        &self.identity
+    /// Its keys. Whoever will sign what an append did asks before the append.
+    ///
+    /// # Errors
+    /// If they had to be fetched and could not be.
+    pub async fn identity(&self) -> Result<&Identity, StoreError> {
+        let fetch = async || match &self.source {
+            Some(source) => source.identity().await,
+            None => Err(StoreError::Unavailable { why: "this ledger has no keys".into() }),
+        };
+        self.identity.get_or_try_init(fetch).await
     }
 }

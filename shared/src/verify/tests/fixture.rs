@@ -87,12 +87,12 @@ impl Fixture {
         appended
             .standings
             .iter()
-            .map(|standing| receipt(standing, &self.ledger.identity.receipt_key))
+            .map(|standing| receipt(standing, &self.ledger.identity.get().unwrap().receipt_key))
             .collect()
     }
 
     pub(super) fn key(&self) -> VerifierKey {
-        self.ledger.identity.log_key.clone()
+        self.ledger.identity.get().unwrap().log_key.clone()
     }
 
     /// Closes the ledger; the directory stays until the first is dropped.
