@@ -1,7 +1,8 @@
 //! The Quipu ledger: the event, its chain, the stores, the proofs. ARCHITECTURE.md is the map.
 
 pub mod auth;
-
+#[cfg(feature = "aws")]
+pub mod aws;
 pub mod bundle;
 pub mod chain;
 pub mod clock;

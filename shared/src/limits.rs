@@ -59,7 +59,8 @@ pub const SUMMARY_TAG_BYTES_MAX: usize = 128;
 /// the rest is room for keys and attributes.
 pub const ITEM_BODY_BYTES_MAX: usize = 380 * 1000;
 
-/// Most bytes that the segments of one batch may encode to. A DynamoDB transaction takes 4 MB (service quota).
+/// Most bytes that the segments of one batch may encode to, their attributes included. A DynamoDB transaction takes
+/// 4 MB (service quota); the rest is room for a hundred keys of at most 1 KB.
 pub const COMMIT_BYTES_MAX: usize = 3_500_000;
 
 /// Most store actions of one batch: items, parts of items, and one for an idempotency key. DynamoDB takes 100
@@ -80,6 +81,18 @@ pub const BUNDLE_LINE_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 /// Longest `Idempotency-Key`, bytes.
 pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 256;
+
+/// Shards of a tenant's feed. DynamoDB writes 1,000 units a second to a partition (service quota), and a segment
+/// takes one of the index: four thousand segments a second for a tenant.
+pub const FEED_SHARDS: usize = 4;
+
+/// How far before its commit an event's timestamp may lie without its segment counting as a stray, ms: 5 min, for
+/// agents that send what they gathered.
+pub const FEED_TIME_BEFORE_MS: i64 = 5 * 60 * 1000;
+
+/// How far after its commit an event's timestamp may lie without its segment counting as a stray, ms: 10 s, for
+/// clocks that run ahead. Whoever asks for the newest events reads what was committed in that time.
+pub const FEED_TIME_AFTER_MS: i64 = 10 * 1000;
 
 /// How long an idempotency key is remembered, ms: 24 h.
 pub const IDEMPOTENCY_LIFE_MS: i64 = 24 * 60 * 60 * 1000;
@@ -108,6 +121,13 @@ pub const TOKEN_NAME_BYTES_MAX: usize = 128;
 /// Deadline of one store write, ms: a commit id older than this is minted again.
 pub const COMMIT_DEADLINE_MS: i64 = 5 * 1000;
 
+/// How long one call to a remote store may take before its outcome counts as unknown, ms. Below
+/// [`COMMIT_DEADLINE_MS`], so that there is time to read what came of it.
+pub const REMOTE_CALL_MS: u64 = 2 * 1000;
+
+/// How long a call to a remote store is tried again when it is throttled, or when a read fails, ms.
+pub const REMOTE_RETRY_MS: u64 = 4 * 1000;
+
 /// How long an append tries again after lost races before it gives up with 503, ms. API Gateway ends at 29 s.
 pub const APPEND_DEADLINE_MS: i64 = 20 * 1000;
 
@@ -120,8 +140,9 @@ pub const PAGE_EVENTS_DEFAULT: usize = 100;
 pub const PAGE_EVENTS_MAX: usize = 1000;
 
 /// Most bytes of payload and metadata in one page of events; a page ends early rather than pass it. A Lambda
-/// answers with at most 6 MiB (service quota), and JSON may add a little.
-pub const PAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// answers with at most 6,291,556 bytes (service quota), and the answer is a string in JSON: what is all quotes and
+/// backslashes doubles. 2.5 MiB × 2 leaves 1 MB for the other fields of 1000 events.
+pub const PAGE_BYTES_MAX: usize = 5 * 1024 * 1024 / 2;
 
 /// Most bytes of segments that one query reads before it answers with what it has and a cursor: 256 MiB.
 pub const QUERY_READ_BYTES_MAX: u64 = 256 * 1024 * 1024;
@@ -142,4 +163,6 @@ const _: () = {
     assert!(BATCH_EVENTS_MAX < 1 << crate::ids::EVENT_NUMBER_BITS);
     assert!((PAYLOAD_BYTES_MAX + METADATA_BYTES_MAX) * 6 < BUNDLE_LINE_BYTES_MAX);
     assert!(COMMIT_DEADLINE_MS < APPEND_DEADLINE_MS);
+    assert!((REMOTE_CALL_MS as i64) < COMMIT_DEADLINE_MS);
+    assert!((REMOTE_RETRY_MS as i64) < COMMIT_DEADLINE_MS);
 };

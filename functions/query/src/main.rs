@@ -2,8 +2,8 @@
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), lambda_http::Error> {
-    lambda_http::tracing::init_default_subscriber();
-    let app = quipu_core::config::AppConfig::from_env()?.open()?;
+    quipu_core::aws::init_log();
+    let app = quipu_core::config::AwsConfig::from_env()?.open()?;
     let (router, _) = quipu_query::routes(app).into_parts();
     lambda_http::run(quipu_core::http::finish(router)).await
 }

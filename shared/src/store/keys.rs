@@ -3,6 +3,11 @@
 //! Embedded store: parts joined by a zero byte (which no id can hold), numbers big-endian so that they sort.
 //! Signed times are moved by 2^63 for the same reason. Bodies have no key of their own: they lie in a log of numbered
 //! parts, and the segment's row says where (`embedded/bodies.rs`).
+//!
+//! DynamoDB: [`dynamo`].
+
+#[cfg(feature = "aws")]
+pub mod dynamo;
 
 use crate::ids::{AgentId, CommitId, Seq, SessionId, TenantId};
 use crate::time::Micros;

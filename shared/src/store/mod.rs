@@ -10,8 +10,10 @@
 
 #[cfg(feature = "testing")]
 pub mod conformance;
-#[cfg(feature = "embedded")]
+#[cfg(any(feature = "aws", feature = "embedded"))]
 mod derived;
+#[cfg(feature = "aws")]
+pub mod dynamo;
 #[cfg(feature = "embedded")]
 pub mod embedded;
 #[cfg(feature = "testing")]

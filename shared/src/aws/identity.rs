@@ -1,0 +1,166 @@
+//! A deployment's identity on AWS: the log key lives in KMS and never leaves it; the receipt key is made once, sealed
+//! with another KMS key, and stands in the table with the log key's certificate for it.
+//!
+//! Who may only unseal ([`KmsIdentity::new`]) cannot sign with the log key: ingestion that is broken into cannot
+//! speak for the log.
+
+use async_trait::async_trait;
+use aws_sdk_dynamodb::types::AttributeValue;
+use aws_sdk_kms::primitives::Blob;
+use aws_sdk_kms::types::{MessageType, SigningAlgorithmSpec};
+
+use super::{Again, CallError, Connection, retried};
+use crate::clock::Clock;
+use crate::ledger::{Identity, IdentitySource};
+use crate::note::{NoteSigner, VerifierKey};
+use crate::random;
+use crate::statement::{self, log_key_name, receipt_key_name};
+use crate::store::StoreError;
+use crate::store::dynamo::DynamoStore;
+
+use std::sync::Arc;
+
+/// What a sealed receipt key is bound to: it cannot be unsealed as anything else.
+const CONTEXT: (&str, &str) = ("quipu", "receipt-key");
+
+/// An Ed25519 public key as KMS gives it: these bytes, then the key (RFC 8410).
+const SPKI_PREFIX: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
+
+/// Fetches the identity, or makes it if it may.
+pub struct KmsIdentity {
+    store: DynamoStore,
+    kms: aws_sdk_kms::Client,
+    seal_key: String,
+    maker: Option<Maker>,
+}
+
+struct Maker {
+    log_key: String,
+    clock: Arc<dyn Clock>,
+}
+
+/// The identity as it stands in the table.
+struct Record {
+    deployment: String,
+    log_key: String,
+    certificates: Vec<String>,
+    sealed: Vec<u8>,
+}
+
+fn damaged(why: impl std::fmt::Display) -> StoreError {
+    StoreError::Corrupt { key: "the deployment's identity".into(), why: why.to_string() }
+}
+
+impl KmsIdentity {
+    /// Of the deployment whose table this is. `seal_key`: id, ARN or alias of a symmetric KMS key.
+    pub fn new(connection: &Connection, store: DynamoStore, seal_key: &str) -> Self {
+        Self { store, kms: connection.kms(), seal_key: seal_key.to_owned(), maker: None }
+    }
+
+    /// Makes the identity where there is none. `log_key`: id, ARN or alias of an Ed25519 KMS key.
+    #[must_use]
+    pub fn or_make(mut self, log_key: &str, clock: Arc<dyn Clock>) -> Self {
+        self.maker = Some(Maker { log_key: log_key.to_owned(), clock });
+        self
+    }
+
+    async fn find(&self) -> Result<Option<Record>, StoreError> {
+        let Some(item) = self.store.identity().await? else { return Ok(None) };
+        let text = |name: &str| item.get(name).and_then(|v| v.as_s().ok()).cloned();
+        let list = |name: &str| item.get(name).and_then(|v| v.as_l().ok());
+        let certificates = list("certificates").map(|l| l.iter().filter_map(|v| v.as_s().ok().cloned()));
+        let sealed = item.get("sealed").and_then(|v| v.as_b().ok()).map(|blob| blob.as_ref().to_vec());
+        match (text("deployment"), text("log_key"), certificates, sealed) {
+            (Some(deployment), Some(log_key), Some(certificates), Some(sealed)) => {
+                Ok(Some(Record { deployment, log_key, certificates: certificates.collect(), sealed }))
+            }
+            _ => Err(damaged("a part of it is missing")),
+        }
+    }
+
+    async fn unseal(&self, record: Record) -> Result<Identity, StoreError> {
+        let Record { deployment, log_key, certificates, sealed } = record;
+        let log_key = VerifierKey::parse(&log_key).map_err(damaged)?;
+        let mut newest = None;
+        for certificate in &certificates {
+            newest = Some(statement::open_certificate(&log_key, &deployment, certificate).map_err(damaged)?);
+        }
+        let opened = retried(Again::IfUnknown, || {
+            let request =
+                self.kms.decrypt().key_id(&self.seal_key).ciphertext_blob(Blob::new(sealed.clone()));
+            let request = request.encryption_context(CONTEXT.0, CONTEXT.1);
+            async { request.send().await.map_err(CallError::from) }
+        });
+        let opened = opened.await.map_err(CallError::into_store)?.plaintext;
+        let seed = opened.as_ref().and_then(|blob| <[u8; 32]>::try_from(blob.as_ref()).ok());
+        let seed = seed.ok_or_else(|| damaged("what was sealed is no key"))?;
+        let name = receipt_key_name(&deployment);
+        let receipt_key = NoteSigner::from_seed(&name, &seed).map_err(damaged)?;
+        if newest.as_ref() != Some(receipt_key.verifier()) {
+            return Err(damaged("the newest certificate is for another key"));
+        }
+        Ok(Identity { deployment, log_key, certificates, receipt_key })
+    }
+
+    /// Makes one. Of several who do this at once, the first to write it wins, and all take that.
+    async fn make(&self, maker: &Maker) -> Result<(), StoreError> {
+        let deployment = format!("aws-{}", crate::ids::hex(&random::bytes::<8>()));
+        let public = retried(Again::IfUnknown, || {
+            let request = self.kms.get_public_key().key_id(&maker.log_key);
+            async { request.send().await.map_err(CallError::from) }
+        });
+        let public = public.await.map_err(CallError::into_store)?.public_key;
+        let public = public.as_ref().and_then(|blob| blob.as_ref().strip_prefix(&SPKI_PREFIX));
+        let public = public.and_then(|key| <&[u8; 32]>::try_from(key).ok()).ok_or_else(|| {
+            StoreError::Unavailable {
+                why: "QUIPU_LOG_KEY is not an Ed25519 key (ECC_NIST_EDWARDS25519)".into(),
+            }
+        })?;
+        let log_key = VerifierKey::from_public(&log_key_name(&deployment), public).map_err(damaged)?;
+        let seed = random::bytes::<32>();
+        let receipt_key = NoteSigner::from_seed(&receipt_key_name(&deployment), &seed).map_err(damaged)?;
+        let text = statement::certificate(&deployment, receipt_key.verifier(), maker.clock.now());
+        let signed = retried(Again::IfUnknown, || {
+            let request = self.kms.sign().key_id(&maker.log_key).message(Blob::new(text.as_bytes()));
+            let request = request.message_type(MessageType::Raw);
+            let request = request.signing_algorithm(SigningAlgorithmSpec::Ed25519Sha512);
+            async { request.send().await.map_err(CallError::from) }
+        });
+        let signature = signed.await.map_err(CallError::into_store)?.signature;
+        let signature = signature.ok_or_else(|| damaged("KMS gave no signature"))?;
+        let certificate = log_key.attach(&text, signature.as_ref()).map_err(damaged)?;
+        let sealed = retried(Again::IfUnknown, || {
+            let request = self.kms.encrypt().key_id(&self.seal_key).plaintext(Blob::new(seed));
+            let request = request.encryption_context(CONTEXT.0, CONTEXT.1);
+            async { request.send().await.map_err(CallError::from) }
+        });
+        let sealed = sealed.await.map_err(CallError::into_store)?.ciphertext_blob;
+        let sealed = sealed.ok_or_else(|| damaged("KMS sealed nothing"))?;
+        let attributes = [
+            ("deployment", AttributeValue::S(deployment)),
+            ("log_key", AttributeValue::S(log_key.to_string())),
+            ("certificates", AttributeValue::L(vec![AttributeValue::S(certificate)])),
+            ("sealed", AttributeValue::B(aws_sdk_dynamodb::primitives::Blob::new(sealed.into_inner()))),
+        ];
+        self.store.put_identity(attributes).await
+    }
+}
+
+#[async_trait]
+impl IdentitySource for KmsIdentity {
+    async fn identity(&self) -> Result<Identity, StoreError> {
+        if let Some(record) = self.find().await? {
+            return self.unseal(record).await;
+        }
+        let Some(maker) = &self.maker else {
+            let why = "the table holds no keys yet: they are made with the deployment's first token, or by the first \
+                       server on the table that has QUIPU_LOG_KEY";
+            return Err(StoreError::Unavailable { why: why.into() });
+        };
+        self.make(maker).await?;
+        match self.find().await? {
+            Some(record) => self.unseal(record).await,
+            None => Err(damaged("it was written and is not there")),
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! The DynamoDB store: one table, one sparse index, and no coordination but the table's own conditions.
+//!
+//! Invariants:
+//! - **The conditional put of the commit item is the commit.** Its key is the session and the first sequence, and one
+//!   key is taken once; a writer starts at some committed end + 1. The condition is that the slot is free and no more:
+//!   what the segment is chained on is the writer's care ([`Store::commit`] says so), since a condition cannot look at
+//!   a neighbouring item.
+//! - One session is one `PutItem`. Several items are one `TransactWriteItems`, whose token is the commit's id.
+//! - The head is the higher of the pointer and the last segment: expiry has no order.
+//! - A write that may have been applied is never repeated here; a refused one is, until the deadline.
+//!
+//! Sessions, agents and the order of time are derived from the feed, whose index lags by moments: nothing is written
+//! for them, so that an append stays one item (docs/adr/0007).
+
+mod agents;
+mod commit;
+mod feed;
+mod idempotency;
+mod identity;
+mod item;
+mod pointer;
+mod segments;
+mod sessions;
+mod table;
+mod time;
+mod tokens;
+
+pub use pointer::Pointer;
+pub use table::{check_table, create_table, describe_table};
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use aws_sdk_dynamodb::Client;
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+
+use super::{
+    AgentRecord, Commit, FeedEntry, FeedPosition, Idempotency, Order, SessionRecord, Store, StoreError,
+    TenantRecord, TimePage,
+};
+use crate::auth::TokenRecord;
+use crate::aws::Connection;
+use crate::ids::{AgentId, CommitId, Seq, SessionId, TenantId};
+use crate::segment::{Head, SegmentMeta};
+use crate::time::Micros;
+
+/// The store in a DynamoDB table.
+#[derive(Debug, Clone)]
+pub struct DynamoStore {
+    client: Client,
+    table: String,
+}
+
+impl DynamoStore {
+    /// On a table. Calls nothing.
+    pub fn new(connection: &Connection, table: &str) -> Self {
+        Self { client: connection.dynamodb(), table: table.to_owned() }
+    }
+}
+
+#[async_trait]
+impl Store for DynamoStore {
+    fn commit(&self, commit: Arc<Commit>) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(commit::commit(self, commit))
+    }
+
+    fn orders_commits(&self) -> bool {
+        false
+    }
+
+    async fn head(&self, tenant: &TenantId, session: &SessionId) -> Result<Option<Head>, StoreError> {
+        segments::head(self, tenant, session).await
+    }
+
+    async fn commit_at(
+        &self,
+        tenant: &TenantId,
+        session: &SessionId,
+        first: Seq,
+    ) -> Result<Option<CommitId>, StoreError> {
+        segments::commit_at(self, tenant, session, first).await
+    }
+
+    async fn segments(
+        &self,
+        tenant: &TenantId,
+        session: &SessionId,
+        from: Seq,
+        order: Order,
+        limit: usize,
+    ) -> Result<Vec<SegmentMeta>, StoreError> {
+        segments::segments(self, tenant, session, from, order, limit).await
+    }
+
+    async fn body(&self, tenant: &TenantId, session: &SessionId, first: Seq) -> Result<Bytes, StoreError> {
+        segments::body(self, tenant, session, first).await
+    }
+
+    async fn feed(
+        &self,
+        tenant: &TenantId,
+        after: Option<&FeedPosition>,
+        limit: usize,
+    ) -> Result<Vec<FeedEntry>, StoreError> {
+        feed::after(self, tenant, after, limit).await
+    }
+
+    async fn feed_commit(&self, tenant: &TenantId, commit: CommitId) -> Result<Vec<FeedEntry>, StoreError> {
+        feed::of_commit(self, tenant, commit).await
+    }
+
+    async fn by_time(
+        &self,
+        tenant: &TenantId,
+        order: Order,
+        from: Option<Micros>,
+        page: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<TimePage, StoreError> {
+        time::page(self, tenant, order, from, page, limit).await
+    }
+
+    async fn session(
+        &self,
+        tenant: &TenantId,
+        session: &SessionId,
+    ) -> Result<Option<SessionRecord>, StoreError> {
+        sessions::one(self, tenant, session).await
+    }
+
+    async fn sessions(
+        &self,
+        tenant: &TenantId,
+        agent: Option<&AgentId>,
+        after: Option<&FeedPosition>,
+        limit: usize,
+    ) -> Result<Vec<SessionRecord>, StoreError> {
+        sessions::list(self, tenant, agent, after, limit).await
+    }
+
+    async fn agent(&self, tenant: &TenantId, agent: &AgentId) -> Result<Option<AgentRecord>, StoreError> {
+        agents::one(self, tenant, agent).await
+    }
+
+    async fn agents(
+        &self,
+        tenant: &TenantId,
+        after: Option<&AgentId>,
+        limit: usize,
+    ) -> Result<Vec<AgentRecord>, StoreError> {
+        agents::list(self, tenant, after, limit).await
+    }
+
+    async fn idempotency(
+        &self,
+        tenant: &TenantId,
+        key: &[u8; 32],
+    ) -> Result<Option<Idempotency>, StoreError> {
+        idempotency::get(self, tenant, key).await
+    }
+
+    async fn create_token(&self, token: &TokenRecord, first: bool) -> Result<(), StoreError> {
+        tokens::create(self, token, first).await
+    }
+
+    async fn bootstrapped(&self) -> Result<bool, StoreError> {
+        tokens::bootstrapped(self).await
+    }
+
+    async fn token_by_hash(&self, hash: &[u8; 32]) -> Result<Option<TokenRecord>, StoreError> {
+        tokens::by_hash(self, hash).await
+    }
+
+    async fn tokens(&self, tenant: &TenantId) -> Result<Vec<TokenRecord>, StoreError> {
+        tokens::of_tenant(self, tenant).await
+    }
+
+    async fn revoke_token(&self, tenant: &TenantId, id: &str, at: Micros) -> Result<(), StoreError> {
+        tokens::revoke(self, tenant, id, at).await
+    }
+
+    async fn touch_token(&self, hash: &[u8; 32], at: Micros) -> Result<(), StoreError> {
+        tokens::touch(self, hash, at).await
+    }
+
+    async fn create_tenant(&self, tenant: &TenantRecord) -> Result<(), StoreError> {
+        tokens::create_tenant(self, tenant).await
+    }
+
+    async fn tenant(&self, tenant: &TenantId) -> Result<Option<TenantRecord>, StoreError> {
+        tokens::tenant(self, tenant).await
+    }
+
+    async fn tenants(&self) -> Result<Vec<TenantRecord>, StoreError> {
+        tokens::tenants(self).await
+    }
+}

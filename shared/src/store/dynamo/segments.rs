@@ -1,0 +1,147 @@
+//! Reads of one session's partition, strongly consistent.
+
+use aws_sdk_dynamodb::operation::query::builders::QueryFluentBuilder;
+use bytes::{Bytes, BytesMut};
+
+use super::item::{self, corrupt, find_number, get_binary, get_text, key, text};
+use super::{DynamoStore, Pointer};
+use crate::ids::{CommitId, Seq, SessionId, TenantId};
+use crate::limits;
+use crate::segment::{Head, SegmentMeta};
+use crate::store::keys::dynamo as keys;
+use crate::store::{Order, StoreError};
+
+/// A query of a session's items whose sort keys lie between two, both included.
+pub(super) fn between(
+    store: &DynamoStore,
+    tenant: &TenantId,
+    session: &SessionId,
+    from: &str,
+    to: &str,
+    order: Order,
+) -> QueryFluentBuilder {
+    store
+        .query()
+        .consistent_read(true)
+        .key_condition_expression("pk = :pk AND sk BETWEEN :from AND :to")
+        .expression_attribute_values(":pk", text(keys::session(tenant, session)))
+        .expression_attribute_values(":from", text(from))
+        .expression_attribute_values(":to", text(to))
+        .scan_index_forward(order == Order::Asc)
+}
+
+/// The higher of the pointer and the last segment: the one may be of last week, and the other may have expired.
+pub(super) async fn head(
+    store: &DynamoStore,
+    tenant: &TenantId,
+    session: &SessionId,
+) -> Result<Option<Head>, StoreError> {
+    let query = between(store, tenant, session, keys::SEGMENT_FIRST, keys::POINTER, Order::Desc);
+    let mut head: Option<Head> = None;
+    for item in store.items(query.projection_expression("pk, sk, m, q, p"), 2).await? {
+        let found = if get_text(&item, "sk")? == keys::POINTER {
+            Pointer::read(session, &item)?.archived.head
+        } else {
+            item::segment(&item)?.head()
+        };
+        if head.is_none_or(|head| head.sequence < found.sequence) {
+            head = Some(found);
+        }
+    }
+    Ok(head)
+}
+
+/// See [`crate::store::Store::commit_at`].
+pub(super) async fn commit_at(
+    store: &DynamoStore,
+    tenant: &TenantId,
+    session: &SessionId,
+    first: Seq,
+) -> Result<Option<CommitId>, StoreError> {
+    let key = key(keys::session(tenant, session), keys::segment(first));
+    let item = store.get(key, Some("pk, sk, m")).await?;
+    item.map(|item| item::segment(&item).map(|meta| meta.commit_id)).transpose()
+}
+
+/// See [`crate::store::Store::segments`].
+pub(super) async fn segments(
+    store: &DynamoStore,
+    tenant: &TenantId,
+    session: &SessionId,
+    from: Seq,
+    order: Order,
+    limit: usize,
+) -> Result<Vec<SegmentMeta>, StoreError> {
+    if limit == 0 {
+        return Ok(Vec::new());
+    }
+    let query = |low: &str, high: &str, order| {
+        between(store, tenant, session, low, high, order).projection_expression("pk, sk, m")
+    };
+    let (lowest, at) = (keys::segment(Seq::ZERO), keys::segment(from));
+    let highest = keys::segment(Seq::MAX);
+    let read = async |query, limit| -> Result<Vec<SegmentMeta>, StoreError> {
+        store.items(query, limit).await?.iter().map(item::segment).collect()
+    };
+    match order {
+        Order::Desc => read(query(&lowest, &at, Order::Desc), limit).await,
+        Order::Asc if from == Seq::ZERO => read(query(&lowest, &highest, Order::Asc), limit).await,
+        Order::Asc => {
+            // The segment that holds `from` begins at or below it.
+            let mut found = read(query(&lowest, &at, Order::Desc), 1).await?;
+            found.retain(|meta| meta.last >= from);
+            if let Some(next) = from.checked_add(1)
+                && found.len() < limit
+            {
+                let rest = query(&keys::segment(next), &highest, Order::Asc);
+                found.extend(read(rest, limit - found.len()).await?);
+            }
+            Ok(found)
+        }
+    }
+}
+
+/// See [`crate::store::Store::body`].
+pub(super) async fn body(
+    store: &DynamoStore,
+    tenant: &TenantId,
+    session: &SessionId,
+    first: Seq,
+) -> Result<Bytes, StoreError> {
+    let pk = keys::session(tenant, session);
+    let at = key(&pk, keys::segment(first));
+    let mut item = store.get(at, Some("pk, sk, m, b, n")).await?.ok_or(StoreError::NotFound)?;
+    let meta = item::segment(&item)?;
+    let further = find_number(&item, "n")?.unwrap_or(0);
+    get_binary(&item, "b")?;
+    let head = match item.remove("b") {
+        Some(aws_sdk_dynamodb::types::AttributeValue::B(blob)) => Bytes::from(blob.into_inner()),
+        _ => return Err(corrupt(&item, "no body")),
+    };
+    let body = if further == 0 {
+        head
+    } else {
+        let prefix = keys::parts(meta.first, meta.commit_id);
+        let query = store
+            .query()
+            .consistent_read(true)
+            .key_condition_expression("pk = :pk AND begins_with(sk, :prefix)")
+            .expression_attribute_values(":pk", text(pk))
+            .expression_attribute_values(":prefix", text(prefix));
+        // No more than fit in the commit that wrote them.
+        let parts = store.items(query, limits::COMMIT_ACTIONS_MAX).await?;
+        if parts.len() as i64 != further {
+            return Err(corrupt(&item, format_args!("{} of its {further} further parts", parts.len())));
+        }
+        let mut body = BytesMut::from(&head[..]);
+        for part in &parts {
+            body.extend_from_slice(get_binary(part, "b")?);
+        }
+        body.freeze()
+    };
+    if body.len() as u64 == meta.body_bytes {
+        Ok(body)
+    } else {
+        Err(corrupt(&item, format_args!("a body of {} bytes, not {}", body.len(), meta.body_bytes)))
+    }
+}
