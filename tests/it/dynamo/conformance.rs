@@ -1,0 +1,121 @@
+//! The suite over DynamoDB: it may lag, calls are not ordered, and of the head only the slot is checked.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use quipu_core::store::Store;
+use quipu_core::store::conformance as suite;
+use quipu_core::store::dynamo::DynamoStore;
+use quipu_tests::emulator::fresh_table;
+use quipu_tests::{Emulator, fresh_store, store_at};
+
+/// The index is eventually consistent; an emulator's is so within moments.
+const LAG: Duration = Duration::from_secs(5);
+
+async fn appends(store: Arc<DynamoStore>) {
+    let store = &*store;
+    suite::empty_session_is_empty(store).await;
+    suite::commits_are_read_back_at_once(store).await;
+    suite::segments_from_anywhere(store).await;
+    suite::commit_must_follow_the_head(store, suite::HeadCheck::Slot).await;
+    suite::batch_is_all_or_nothing(store, LAG).await;
+    suite::batch_over_many_sessions(store).await;
+    suite::commits_take_effect_in_call_order(store, false).await;
+    suite::commit_ids_need_not_rise(store).await;
+}
+
+/// Not on ministack: it measures a transaction by the JSON of its request, where DynamoDB measures the items.
+async fn large_bodies(store: Arc<DynamoStore>) {
+    suite::large_bodies(&*store).await;
+}
+
+async fn writers_at_once(store: Arc<DynamoStore>) {
+    suite::many_writers_one_session(store.clone(), 16, 10).await;
+    suite::many_writers_many_sessions(store.clone(), 16, 10).await;
+    suite::crossed_batches_do_not_split(store).await;
+}
+
+/// Fewer, where a write takes milliseconds; it tells transactions that meet (`TransactionConflict`), as AWS does.
+async fn some_writers_at_once(store: Arc<DynamoStore>) {
+    suite::many_writers_one_session(store.clone(), 8, 3).await;
+    suite::many_writers_many_sessions(store.clone(), 4, 3).await;
+}
+
+async fn feed(store: Arc<DynamoStore>) {
+    suite::feed_holds_every_segment_in_order(&*store, LAG).await;
+    suite::feed_followed_while_it_grows(&*store, LAG).await;
+}
+
+async fn idempotency(store: Arc<DynamoStore>) {
+    suite::idempotency_key_is_taken_until_it_expires(&*store).await;
+    suite::idempotency_key_falls_with_its_batch(&*store).await;
+    suite::idempotency_key_is_won_once(store).await;
+}
+
+async fn isolation(store: Arc<DynamoStore>) {
+    suite::tenants_and_sessions_are_apart(&*store, LAG).await;
+}
+
+async fn sessions_and_agents(store: Arc<DynamoStore>) {
+    suite::session_is_its_segments_merged(&*store, LAG).await;
+    suite::sessions_are_listed_newest_first(&*store, LAG).await;
+    suite::sessions_of_one_commit_are_listed(&*store, LAG).await;
+    suite::agents_are_counted(&*store, LAG).await;
+    suite::agents_that_share_segments(&*store, LAG).await;
+}
+
+async fn by_time(store: Arc<DynamoStore>) {
+    suite::segments_by_time(&*store, LAG, 1).await;
+    suite::no_segments_by_time(&*store).await;
+}
+
+async fn tokens_and_tenants(store: Arc<DynamoStore>) {
+    suite::first_token_only_once(store.clone()).await;
+    suite::tokens_are_found(&*store).await;
+    suite::token_revocation(&*store).await;
+    suite::token_use(&*store).await;
+    suite::token_use_does_not_undo_revocation(store.clone()).await;
+    suite::tenants_are_made_once(store).await;
+}
+
+async fn another_client(emulator: &Emulator) {
+    let table = fresh_table(emulator.url());
+    let witness = suite::Witness::leave(&*store_at(emulator.url(), &table)).await;
+    let again = store_at(emulator.url(), &table);
+    witness.check(&*again, LAG).await;
+    assert!(!again.orders_commits());
+}
+
+/// One test for each part of the suite.
+macro_rules! on {
+    ($name:ident, $emulator:ident, $($part:ident),*) => {
+        mod $name {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $part() {
+                super::$part(super::fresh_store(super::Emulator::$emulator())).await;
+            })*
+
+            #[tokio::test]
+            async fn what_was_written_is_there_for_another_client() {
+                super::another_client(super::Emulator::$emulator()).await;
+            }
+        }
+    };
+}
+
+on!(
+    on_dynoxide,
+    dynoxide,
+    appends,
+    large_bodies,
+    writers_at_once,
+    feed,
+    idempotency,
+    isolation,
+    sessions_and_agents,
+    by_time,
+    tokens_and_tenants
+);
+
+// Ten times slower: what it does differently from the other, and the rest there.
+on!(on_ministack, ministack, appends, some_writers_at_once, idempotency, tokens_and_tenants);
