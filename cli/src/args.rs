@@ -33,7 +33,7 @@ pub(crate) struct Cli {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Start the ledger: one process, one data directory, HTTP.
+    /// Start the ledger: one process, HTTP, on a data directory or a DynamoDB table.
     Serve(serve::ServeArgs),
     /// Send one event from flags, or many from standard input.
     Send(send::SendArgs),

@@ -19,6 +19,13 @@ impl fmt::Display for Hinted {
 
 impl std::error::Error for Hinted {}
 
+#[cfg(all(test, feature = "aws"))]
+impl Hinted {
+    pub(crate) fn hint(&self) -> &str {
+        &self.hint
+    }
+}
+
 /// An error with advice. Also good as a context of another error.
 pub(crate) fn hinted(message: impl Into<String>, hint: impl Into<String>) -> Hinted {
     Hinted { message: message.into(), hint: hint.into() }

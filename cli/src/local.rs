@@ -15,7 +15,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::failure::hinted;
 
-/// What a running server leaves in `server.json` for commands on the same directory.
+/// Where a running server leaves word for commands on the same directory.
+pub(crate) const SERVER_FILE: &str = "server.json";
+
+/// What a running server leaves in [`SERVER_FILE`] for commands on the same directory.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct ServerInfo {
     /// Its process.
@@ -49,18 +52,21 @@ pub(crate) async fn open_app(dir: &DataDir, admission: Admission<'_>) -> anyhow:
     let store = EmbeddedStore::open(&path, &EmbeddedOptions::default())
         .with_context(|| format!("cannot open {}", path.display()))?;
     let identity = dir.identity().map_err(|error| directory_error(dir.path(), error))?;
-    let (store, clock) = (Arc::new(store), Arc::new(SystemClock));
-    let mut gate = Gate::new(store.clone(), clock.clone(), admission.mode);
+    app(Ledger::new(Arc::new(store), Arc::new(SystemClock), identity), admission).await
+}
+
+/// A ledger behind its gate, with the tenant that every ledger has.
+pub(crate) async fn app(ledger: Ledger, admission: Admission<'_>) -> anyhow::Result<SharedApp> {
+    let mut gate = Gate::new(ledger.store().clone(), ledger.clock().clone(), admission.mode);
     if let Some(credential) = admission.operator {
         gate = gate.with_operator(credential);
     }
-    let ledger = Arc::new(Ledger::new(store, clock, identity));
     // Looked for first: it is there but once, and looking writes nothing.
     let default = ledger.store().tenant(&TenantId::default_tenant()).await;
     if default.context("cannot read the tenants")?.is_none() {
         ledger.ensure_default_tenant().await.context("cannot make the tenant default")?;
     }
-    Ok(Arc::new(App { ledger, gate, bootstrap_secret: admission.bootstrap_secret }))
+    Ok(Arc::new(App { ledger: Arc::new(ledger), gate, bootstrap_secret: admission.bootstrap_secret }))
 }
 
 /// Every route of the ledger.

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use quipu_core::auth::AuthMode;
+#[cfg(feature = "aws")]
+use quipu_core::config::{AwsConfig, ConfigError};
 use serde::Deserialize;
 
 use crate::args::ConnectArgs;
@@ -18,8 +20,8 @@ pub(crate) const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Add
 pub(crate) const DEFAULT_DATA: &str = "quipu-data";
 /// The settings file that is looked for in the current directory.
 const DEFAULT_FILE: &str = "quipu.toml";
-/// What the server logs unless told otherwise.
-const DEFAULT_LOG: &str = "warn,quipu=info";
+/// What the server logs unless told otherwise. Where credentials were looked for in vain is said at the end, once.
+const DEFAULT_LOG: &str = "warn,quipu=info,aws_config=error";
 /// Shortest bootstrap secret, characters: what the functions on AWS ask for too.
 const BOOTSTRAP_SECRET_CHARS_MIN: usize = 16;
 
@@ -39,6 +41,9 @@ pub(crate) struct FileSettings {
     data: Option<PathBuf>,
     auth: Option<String>,
     store: Option<String>,
+    table: Option<String>,
+    seal_key: Option<String>,
+    log_key: Option<String>,
     log: Option<String>,
     url: Option<String>,
 }
@@ -67,25 +72,38 @@ impl FileSettings {
             let at = error.span().map_or(0, |span| span.start.min(text.len()));
             let line = 1 + text.as_bytes()[..at].iter().filter(|b| **b == b'\n').count();
             let message = format!("{}:{line}: {}", path.display(), error.message());
-            let hint = "known settings are listen, data, auth, store, log and url";
+            let hint = "known settings are listen, data, auth, store, table, seal_key, log_key, log and url";
             anyhow::Error::new(hinted(message, hint))
         })
     }
 }
 
 /// What the server runs with.
-#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct ServeSettings {
     /// The address.
     pub(crate) listen: SocketAddr,
-    /// The data directory.
-    pub(crate) data: PathBuf,
+    /// Where the ledger is.
+    pub(crate) store: StoreSettings,
     /// Whether requests without a credential pass.
     pub(crate) auth: AuthMode,
-    /// Who presents it makes the first token; without one, whoever comes first.
+    /// Who presents it makes the first token; without one, on the embedded store, whoever comes first.
     pub(crate) bootstrap_secret: Option<String>,
     /// The filter of the log.
     pub(crate) log: String,
+}
+
+/// Where the ledger is.
+pub(crate) enum StoreSettings {
+    /// In a data directory.
+    Embedded(PathBuf),
+    /// In a DynamoDB table.
+    #[cfg(feature = "aws")]
+    Aws {
+        /// Table and keys.
+        config: AwsConfig,
+        /// Where the operator's credential is left for the command line, if somewhere.
+        operator_dir: Option<PathBuf>,
+    },
 }
 
 impl ServeSettings {
@@ -95,31 +113,78 @@ impl ServeSettings {
         env: Environment<'_>,
         file: FileSettings,
     ) -> anyhow::Result<Self> {
-        let listen = match flags.listen.clone().or_else(|| env("QUIPU_LISTEN")).or(file.listen) {
+        let listen = match flags.listen.clone().or_else(|| env("QUIPU_LISTEN")).or(file.listen.clone()) {
             None => DEFAULT_LISTEN,
             Some(text) => parse_listen(&text)?,
         };
-        let data = flags.data.clone().or_else(|| env("QUIPU_DATA").map(PathBuf::from)).or(file.data);
-        let data = data.unwrap_or_else(|| PathBuf::from(DEFAULT_DATA));
-        let auth = flags.auth.clone().or_else(|| env("QUIPU_AUTH")).or(file.auth);
+        let auth = flags.auth.clone().or_else(|| env("QUIPU_AUTH")).or(file.auth.clone());
         let auth = resolve_auth(auth.as_deref(), listen)?;
-        match flags.store.clone().or_else(|| env("QUIPU_STORE")).or(file.store).as_deref() {
-            None | Some("embedded") => {}
-            Some("aws") => {
-                let hint = "run it without --store, on the embedded store";
-                return Err(hinted("this build has no AWS store", hint).into());
-            }
-            Some(other) => bail!("the store {other:?} is not known: it must be embedded or aws"),
-        }
         let bootstrap_secret = env("QUIPU_BOOTSTRAP_SECRET");
         if bootstrap_secret.as_ref().is_some_and(|s| s.chars().count() < BOOTSTRAP_SECRET_CHARS_MIN) {
             bail!("QUIPU_BOOTSTRAP_SECRET is too short: at least {BOOTSTRAP_SECRET_CHARS_MIN} characters");
         }
-        let log = env("QUIPU_LOG").or(file.log).unwrap_or_else(|| DEFAULT_LOG.to_owned());
-        Ok(Self { listen, data, auth, bootstrap_secret, log })
+        let log = env("QUIPU_LOG").or(file.log.clone()).unwrap_or_else(|| DEFAULT_LOG.to_owned());
+        let store = resolve_store(flags, env, file)?;
+        Ok(Self { listen, store, auth, bootstrap_secret, log })
     }
 }
 
+fn resolve_store(
+    flags: &ServeArgs,
+    env: Environment<'_>,
+    file: FileSettings,
+) -> anyhow::Result<StoreSettings> {
+    let data = flags.data.clone().or_else(|| env("QUIPU_DATA").map(PathBuf::from)).or(file.data);
+    let aws = [
+        ("QUIPU_TABLE", flags.table.clone(), file.table),
+        ("QUIPU_SEAL_KEY", flags.seal_key.clone(), file.seal_key),
+        ("QUIPU_LOG_KEY", flags.log_key.clone(), file.log_key),
+    ];
+    match flags.store.clone().or_else(|| env("QUIPU_STORE")).or(file.store).as_deref() {
+        None | Some("embedded") => {
+            if let Some((name, _, _)) = aws.iter().find(|(_, flag, _)| flag.is_some()) {
+                let message = format!("{} is for the AWS store, and this is the embedded one", flag_of(name));
+                return Err(hinted(message, "add --store aws").into());
+            }
+            Ok(StoreSettings::Embedded(data.unwrap_or_else(|| PathBuf::from(DEFAULT_DATA))))
+        }
+        #[cfg(not(feature = "aws"))]
+        Some("aws") => {
+            let hint = "build one that has: cargo build --release --package quipu --features aws; or leave --store \
+                        out, for a data directory on this machine";
+            Err(hinted("this build of quipu has no AWS store", hint).into())
+        }
+        #[cfg(feature = "aws")]
+        Some("aws") => {
+            let find = |name: &str| {
+                let set = aws.iter().find(|(known, _, _)| *known == name);
+                let (flag, file) = set.map_or((None, None), |(_, flag, file)| (flag.clone(), file.clone()));
+                flag.or_else(|| env(name)).or(file)
+            };
+            let config = AwsConfig::read(find).map_err(config_error)?;
+            Ok(StoreSettings::Aws { config, operator_dir: data })
+        }
+        Some(other) => bail!("the store {other:?} is not known: it must be embedded or aws"),
+    }
+}
+
+/// `--seal-key`, of `QUIPU_SEAL_KEY`.
+fn flag_of(variable: &str) -> String {
+    format!("--{}", variable.trim_start_matches("QUIPU_").to_lowercase().replace('_', "-"))
+}
+
+#[cfg(feature = "aws")]
+fn config_error(error: ConfigError) -> anyhow::Error {
+    match error {
+        ConfigError::Missing { name, why } => {
+            let message = format!("the AWS store needs {name}: {why}");
+            let (flag, setting) = (flag_of(name), name.trim_start_matches("QUIPU_").to_lowercase());
+            let hint = format!("set {name}, or give {flag}, or {setting} in quipu.toml");
+            hinted(message, hint).into()
+        }
+        error @ ConfigError::Invalid { .. } => error.into(),
+    }
+}
 fn parse_listen(text: &str) -> anyhow::Result<SocketAddr> {
     let numeric = match text.strip_prefix("localhost:") {
         Some(port) => format!("{}:{port}", Ipv4Addr::LOCALHOST),
@@ -199,21 +264,29 @@ mod tests {
         move |name| pairs.iter().find(|(n, _)| *n == name).map(|(_, v)| (*v).to_owned())
     }
 
+    fn data(settings: &ServeSettings) -> &Path {
+        match &settings.store {
+            StoreSettings::Embedded(data) => data,
+            #[cfg(feature = "aws")]
+            StoreSettings::Aws { .. } => panic!("the embedded store is the default"),
+        }
+    }
+
     #[test]
     fn flags_go_before_variables_and_variables_before_the_file() {
         let toml = "listen = '127.0.0.3:3'\ndata = 'c'\nauth = 'required'\nlog = 'error'\n";
         let bare = ServeSettings::resolve(&ServeArgs::default(), &env(&[]), FileSettings::default()).unwrap();
         assert_eq!(bare.listen, DEFAULT_LISTEN);
-        assert_eq!((bare.data, bare.auth), (PathBuf::from(DEFAULT_DATA), AuthMode::Loopback));
+        assert_eq!((data(&bare), bare.auth), (Path::new(DEFAULT_DATA), AuthMode::Loopback));
         assert_eq!(bare.log, DEFAULT_LOG);
         let third = ServeSettings::resolve(&ServeArgs::default(), &env(&[]), file(toml)).unwrap();
         assert_eq!(third.listen.to_string(), "127.0.0.3:3");
-        assert_eq!((third.data, third.auth), (PathBuf::from("c"), AuthMode::Required));
+        assert_eq!((data(&third), third.auth), (Path::new("c"), AuthMode::Required));
         assert_eq!(third.log, "error");
         let variables = [("QUIPU_LISTEN", "127.0.0.2:2"), ("QUIPU_DATA", "b"), ("QUIPU_AUTH", "loopback")];
         let second = ServeSettings::resolve(&ServeArgs::default(), &env(&variables), file(toml)).unwrap();
         assert_eq!(second.listen.to_string(), "127.0.0.2:2");
-        assert_eq!((second.data, second.auth), (PathBuf::from("b"), AuthMode::Loopback));
+        assert_eq!((data(&second), second.auth), (Path::new("b"), AuthMode::Loopback));
         let flags = ServeArgs {
             listen: Some("localhost:1".into()),
             data: Some("a".into()),
@@ -222,7 +295,7 @@ mod tests {
         };
         let first = ServeSettings::resolve(&flags, &env(&variables), file(toml)).unwrap();
         assert_eq!(first.listen.to_string(), "127.0.0.1:1");
-        assert_eq!((first.data, first.auth), (PathBuf::from("a"), AuthMode::Required));
+        assert_eq!((data(&first), first.auth), (Path::new("a"), AuthMode::Required));
     }
 
     #[test]
@@ -243,14 +316,61 @@ mod tests {
     }
 
     #[test]
-    fn the_aws_store_and_short_secrets_are_refused() {
-        let flags = ServeArgs { store: Some("aws".into()), ..ServeArgs::default() };
-        let error = ServeSettings::resolve(&flags, &env(&[]), FileSettings::default()).unwrap_err();
-        assert_eq!(error.to_string(), "this build has no AWS store");
+    fn a_short_secret_is_refused_and_not_shown() {
         let short = [("QUIPU_BOOTSTRAP_SECRET", "short")];
         let error = ServeSettings::resolve(&ServeArgs::default(), &env(&short), FileSettings::default());
-        let text = error.unwrap_err().to_string();
+        let text = error.err().unwrap().to_string();
         assert!(text.contains("QUIPU_BOOTSTRAP_SECRET") && !text.contains("\"short\""), "{text}");
+    }
+
+    #[cfg(not(feature = "aws"))]
+    #[test]
+    fn a_build_without_the_aws_store_says_how_to_get_one() {
+        let flags = ServeArgs { store: Some("aws".into()), ..ServeArgs::default() };
+        let error = ServeSettings::resolve(&flags, &env(&[]), FileSettings::default()).err().unwrap();
+        let hint = error.downcast_ref::<crate::failure::Hinted>();
+        assert!(format!("{error} {hint:?}").contains("--features aws"), "{hint:?}");
+    }
+
+    #[test]
+    fn a_flag_of_the_aws_store_is_no_slip_on_the_embedded_one() {
+        let flags = ServeArgs { seal_key: Some("alias/k".into()), ..ServeArgs::default() };
+        let error = ServeSettings::resolve(&flags, &env(&[]), FileSettings::default()).err().unwrap();
+        assert!(error.to_string().starts_with("--seal-key is for the AWS store"), "{error}");
+        // A variable may be meant for another command.
+        ServeSettings::resolve(&ServeArgs::default(), &env(&[("QUIPU_TABLE", "t")]), file("")).unwrap();
+    }
+
+    #[cfg(feature = "aws")]
+    #[test]
+    fn the_aws_store_is_found_in_the_same_order() {
+        let toml = "store = 'aws'\ntable = 'c'\nseal_key = 'c'\nlog_key = 'c'\n";
+        let set = |flags: &ServeArgs, pairs: &[(&str, &str)], toml: &str| match ServeSettings::resolve(
+            flags,
+            &env(pairs),
+            file(toml),
+        )?
+        .store
+        {
+            StoreSettings::Aws { config, operator_dir } => {
+                let log_key = config.log_key.unwrap_or_default();
+                anyhow::Ok((config.table, config.seal_key, log_key, operator_dir))
+            }
+            StoreSettings::Embedded(_) => panic!("it names the AWS store"),
+        };
+        let texts = |a: &str, b: &str, c: &str| (a.to_owned(), b.to_owned(), c.to_owned(), None);
+        let bare = ServeArgs::default();
+        assert_eq!(set(&bare, &[], toml).unwrap(), texts("c", "c", "c"));
+        let variables = [("QUIPU_TABLE", "b"), ("QUIPU_SEAL_KEY", "b")];
+        assert_eq!(set(&bare, &variables, toml).unwrap(), texts("b", "b", "c"));
+        let flags = ServeArgs { table: Some("a".into()), ..ServeArgs::default() };
+        assert_eq!(set(&flags, &variables, toml).unwrap(), texts("a", "b", "c"));
+        let dir = set(&bare, &[("QUIPU_DATA", "d")], toml).unwrap().3;
+        assert_eq!(dir.as_deref(), Some(Path::new("d")), "only where one is named");
+        let error = set(&bare, &[], "store = 'aws'\ntable = 't'\n").unwrap_err();
+        let hint = error.downcast_ref::<crate::failure::Hinted>();
+        assert!(error.to_string().starts_with("the AWS store needs QUIPU_SEAL_KEY"), "{error}");
+        assert!(format!("{hint:?}").contains("--seal-key, or seal_key in quipu.toml"), "{hint:?}");
     }
 
     #[test]

@@ -168,7 +168,7 @@ fn first_errors_say_what_to_do() {
         (vec!["serve", "--listen", &address, "--data", "d1"], "--listen"),
         (vec!["serve", "--listen", "127.0.0.1:0", "--data", "photos"], "photos"),
         (vec!["serve", "--listen", "0.0.0.0:0", "--auth", "loopback", "--data", "d2"], "--auth required"),
-        (vec!["serve", "--listen", "127.0.0.1:0", "--store", "aws"], "embedded"),
+        (vec!["serve", "--listen", "127.0.0.1:0", "--store", "aws"], "QUIPU_TABLE"),
         (vec!["query", "--data", "nowhere"], "quipu serve"),
         (vec!["query", "--url", "http://127.0.0.1:9"], "127.0.0.1:9"),
     ] {

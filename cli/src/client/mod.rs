@@ -20,7 +20,7 @@ use self::http::Http;
 use self::in_process::InProcess;
 use crate::args::ConnectArgs;
 use crate::failure::hinted;
-use crate::local::{ServerInfo, directory_error};
+use crate::local::{SERVER_FILE, ServerInfo, directory_error};
 use crate::settings::{self, ConnectSettings, DEFAULT_DATA, DEFAULT_LISTEN, FileSettings, Place};
 
 /// How long a command waits for another command to leave the data directory.
@@ -89,6 +89,11 @@ impl Client {
                 }
                 Err(error) => error,
             };
+            if let DataDirError::Absent { .. } = &error
+                && let Some(client) = Self::word_in(path, token.as_deref())?
+            {
+                return Ok(client);
+            }
             let DataDirError::InUse { server, .. } = &error else {
                 return Err(directory_error(path, error));
             };
@@ -106,6 +111,20 @@ impl Client {
             }
             std::thread::sleep(DIRECTORY_POLL);
         }
+    }
+
+    /// The server that has left word in a directory which holds no ledger: one whose ledger is elsewhere.
+    fn word_in(path: &Path, token: Option<&str>) -> anyhow::Result<Option<Self>> {
+        let Some(info) = own_word(path) else { return Ok(None) };
+        let http = Http::new(&info.url)?;
+        if !http.answers() {
+            let message =
+                format!("{} holds no ledger, and the server that was known by it is gone", path.display());
+            let hint = "start it again with the same --data, or name another with --url (QUIPU_URL)";
+            return Err(hinted(message, hint).into());
+        }
+        let token = token.map_or(info.credential, str::to_owned);
+        Ok(Some(Self { backend: Backend::Http(http), token: Some(token) }))
     }
 
     /// True if requests leave this process, and so can be lost.
@@ -127,8 +146,51 @@ impl Client {
     }
 }
 
+/// What a server has left in a directory. Only from its own user, in a file that nobody else can read: another's
+/// could send our token anywhere.
+fn own_word(path: &Path) -> Option<ServerInfo> {
+    use std::io::Read as _;
+    use std::os::unix::fs::MetadataExt as _;
+    let mut file = std::fs::File::open(path.join(SERVER_FILE)).ok()?;
+    let metadata = file.metadata().ok()?;
+    if metadata.uid() != rustix::process::geteuid().as_raw() || metadata.mode() & 0o077 != 0 {
+        return None;
+    }
+    let mut text = String::new();
+    file.read_to_string(&mut text).ok()?;
+    ServerInfo::parse(&text)
+}
+
+/// True if a ledger answers at a URL.
+#[cfg(feature = "aws")]
+pub(crate) fn answers(url: &str) -> bool {
+    Http::new(url).is_ok_and(|http| http.answers())
+}
+
 /// Commands log to standard error, and only what is wrong, unless told otherwise.
 fn init_log() {
     let filter = settings::environment("QUIPU_LOG").unwrap_or_else(|| "warn".to_owned());
     crate::serve::init_log(&filter);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn a_word_that_others_could_have_read_is_no_word() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join(SERVER_FILE);
+        // Nothing listens on the discard port.
+        std::fs::write(&file, r#"{"pid":7,"url":"http://127.0.0.1:9","credential":"sesame"}"#).unwrap();
+        let said = |mode| {
+            std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).unwrap();
+            Client::directory(dir.path(), None).err().unwrap().to_string()
+        };
+        let (open, own) = (said(0o640), said(0o600));
+        assert!(open.contains("holds no ledger; `quipu serve` makes one"), "{open}");
+        assert!(own.contains("the server that was known by it is gone") && !own.contains("sesame"), "{own}");
+    }
 }

@@ -1,11 +1,15 @@
 //! `quipu serve`: the whole ledger in one process.
 
+#[cfg(feature = "aws")]
+mod aws;
 mod banner;
 mod listener;
+#[cfg(feature = "aws")]
+mod operator_file;
 
 use std::io::{ErrorKind, IsTerminal as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf, absolute};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -14,6 +18,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL;
 use clap::Args;
 use quipu_core::auth::AuthMode;
+use quipu_core::http::SharedApp;
 use quipu_core::random;
 use quipu_core::store::embedded::DataDir;
 use tokio::net::TcpListener;
@@ -22,7 +27,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::failure::hinted;
 use crate::local::{self, Admission, ServerInfo, directory_error};
-use crate::settings::{self, FileSettings, ServeSettings};
+use crate::settings::{self, FileSettings, ServeSettings, StoreSettings};
 use crate::time_arg::now;
 
 /// How long tasks that were cut off may take to notice. With [`listener::DRAIN`] it stays below the ten seconds in
@@ -37,6 +42,7 @@ const FILES_WANTED: u64 = 16_384;
 Examples:
   quipu serve
   quipu serve --listen 0.0.0.0:3400 --data /var/lib/quipu     tokens are required there
+  quipu serve --store aws --table quipu --seal-key alias/quipu-seal --log-key alias/quipu-log
   QUIPU_LOG=debug quipu serve
 
 Stops cleanly on SIGTERM and ctrl-c; may be killed at any time without losing what it acknowledged.")]
@@ -44,16 +50,28 @@ pub(crate) struct ServeArgs {
     /// Address and port [env: QUIPU_LISTEN] [default: 127.0.0.1:3400]
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) listen: Option<String>,
-    /// The data directory; made if it is not there [env: QUIPU_DATA] [default: ./quipu-data]
+    /// The data directory; made if it is not there [env: QUIPU_DATA] [default: ./quipu-data]. With --store aws none is
+    /// needed: if one is given, it holds no more than what lets this machine's commands in without a token
     #[arg(long, value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
     /// loopback: this machine needs no token; required: everybody does [env: QUIPU_AUTH] [default: loopback on a
     /// loopback address, else required]
     #[arg(long, value_name = "MODE", value_parser = ["loopback", "required"])]
     pub(crate) auth: Option<String>,
-    /// The store [env: QUIPU_STORE] [default: embedded]
+    /// embedded: a data directory on this machine; aws: a DynamoDB table, with region and credentials from AWS's own
+    /// variables and files [env: QUIPU_STORE] [default: embedded]
     #[arg(long, value_name = "STORE", value_parser = ["embedded", "aws"])]
     pub(crate) store: Option<String>,
+    /// With --store aws: the DynamoDB table [env: QUIPU_TABLE]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) table: Option<String>,
+    /// With --store aws: the KMS key (id, ARN or alias) that seals the receipt key [env: QUIPU_SEAL_KEY]
+    #[arg(long, value_name = "KEY")]
+    pub(crate) seal_key: Option<String>,
+    /// With --store aws: the KMS key (id, ARN or alias) that is the log key; needed once, by the first server on a
+    /// table [env: QUIPU_LOG_KEY]
+    #[arg(long, value_name = "KEY")]
+    pub(crate) log_key: Option<String>,
     /// The settings file [default: ./quipu.toml, if it is there]
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
@@ -66,17 +84,88 @@ pub(crate) fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     init_log(&settings.log);
     raise_file_limit();
     let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
-    let dir =
-        DataDir::create_or_open(&settings.data, now()).map_err(|e| directory_error(&settings.data, e))?;
-    let served = runtime.block_on(serve(&settings, &dir));
-    // The store is closed before the lock on the directory is given up.
-    runtime.shutdown_timeout(CUT_OFF);
-    drop(dir);
+    let served = match &settings.store {
+        StoreSettings::Embedded(data) => {
+            let dir = DataDir::create_or_open(data, now()).map_err(|e| directory_error(data, e))?;
+            let served = runtime.block_on(serve(&settings, &Embedded { dir: &dir, asked: data }));
+            // The store is closed before the lock on the directory is given up.
+            runtime.shutdown_timeout(CUT_OFF);
+            served
+        }
+        #[cfg(feature = "aws")]
+        StoreSettings::Aws { config, operator_dir } => {
+            let ground = aws::Aws::new(config, operator_dir.as_deref());
+            let served = runtime.block_on(serve(&settings, &ground));
+            runtime.shutdown_timeout(CUT_OFF);
+            served
+        }
+    };
     served.map(|()| ExitCode::SUCCESS)
 }
 
+/// What a server stands on: how its ledger is opened, and what its operator is told of it.
+trait Ground {
+    /// Opens the ledger. What would fail later for want of a setting or a permission fails here.
+    async fn open(&self, admission: Admission<'_>) -> anyhow::Result<Opened>;
+
+    /// Leaves word for the command line on this machine.
+    fn leave_word(&self, info: &ServerInfo) -> anyhow::Result<()>;
+
+    /// How other commands name this server, given its address: an option with a space before it, or nothing.
+    fn option(&self, url: &str) -> String;
+
+    /// Who can make a token where every request needs one.
+    fn first_token(&self, settings: &ServeSettings) -> FirstToken;
+}
+
+/// Who can make a token where every request needs one.
+#[cfg_attr(not(feature = "aws"), allow(dead_code, reason = "a data directory always knows its operator"))]
+enum FirstToken {
+    /// The command line on this machine, by the word that the server has left.
+    Operator,
+    /// Who knows the bootstrap secret, once.
+    Secret,
+    /// Who has a token already.
+    Nobody,
+}
+
+/// An open ledger, and what the banner says of it: names and values.
+struct Opened {
+    app: SharedApp,
+    facts: Vec<(&'static str, String)>,
+}
+
+/// A data directory.
+struct Embedded<'d> {
+    dir: &'d DataDir,
+    asked: &'d Path,
+}
+
+impl Ground for Embedded<'_> {
+    async fn open(&self, admission: Admission<'_>) -> anyhow::Result<Opened> {
+        let app = local::open_app(self.dir, admission).await?;
+        let data = absolute(self.dir.path()).unwrap_or_else(|_| self.dir.path().to_owned());
+        let facts =
+            vec![("data", data.display().to_string()), ("deployment", self.dir.deployment().to_owned())];
+        Ok(Opened { app, facts })
+    }
+
+    fn leave_word(&self, info: &ServerInfo) -> anyhow::Result<()> {
+        let text = serde_json::to_string(info).context("cannot describe the server")?;
+        self.dir.write_server_info(&text).map_err(|e| directory_error(self.dir.path(), e))
+    }
+
+    fn option(&self, _: &str) -> String {
+        banner::directory_option(self.asked)
+    }
+
+    fn first_token(&self, _: &ServeSettings) -> FirstToken {
+        FirstToken::Operator
+    }
+}
+
 /// 1. take the port; 2. open the ledger; 3. leave word for the command line; 4. say so; 5. serve until told to stop.
-async fn serve(settings: &ServeSettings, dir: &DataDir) -> anyhow::Result<()> {
+async fn serve(settings: &ServeSettings, ground: &impl Ground) -> anyhow::Result<()> {
     // Before anything else, so that a signal at any later moment ends it cleanly.
     let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
@@ -86,6 +175,7 @@ async fn serve(settings: &ServeSettings, dir: &DataDir) -> anyhow::Result<()> {
             _ = interrupt.recv() => {}
         }
     };
+    tokio::pin!(stop);
     // 1
     let listener = TcpListener::bind(settings.listen).await.map_err(|e| bind_error(settings.listen, e))?;
     let address = listener.local_addr().context("cannot learn the address")?;
@@ -93,16 +183,18 @@ async fn serve(settings: &ServeSettings, dir: &DataDir) -> anyhow::Result<()> {
     let credential = BASE64URL.encode(random::bytes::<32>());
     let bootstrap_secret = settings.bootstrap_secret.clone();
     let admission = Admission { mode: settings.auth, operator: Some(&credential), bootstrap_secret };
-    let app = local::open_app(dir, admission).await?;
+    let opened = tokio::select! {
+        opened = ground.open(admission) => opened?,
+        // Services elsewhere may take seconds to answer.
+        () = &mut stop => return Ok(()),
+    };
     // 3
     let url = format!("http://{}", reachable(address));
-    let info = ServerInfo { pid: std::process::id(), url, credential };
-    let info = serde_json::to_string(&info).context("cannot describe the server")?;
-    dir.write_server_info(&info).map_err(|e| directory_error(dir.path(), e))?;
+    ground.leave_word(&ServerInfo { pid: std::process::id(), url, credential })?;
     // 4
-    banner::print(settings, dir, address);
+    banner::print(settings, ground, &opened, address);
     // 5
-    listener::serve(listener, local::router(&app), stop).await;
+    listener::serve(listener, local::router(&opened.app), stop).await;
     tracing::info!("stopped");
     Ok(())
 }
