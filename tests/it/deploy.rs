@@ -1,0 +1,320 @@
+//! `infra/template.yaml` against the code: its routes, what each function may do, and what an emulator would not
+//! notice. `cargo xtask e2e` deploys it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use axum::http::Method;
+use axum::response::IntoResponse as _;
+use http_body_util::BodyExt as _;
+use quipu_core::auth::AuthMode;
+use quipu_core::error::ErrorCode;
+use quipu_core::http::{ApiError, Routes};
+use quipu_core::limits;
+use quipu_tests::{Service, repository};
+use saphyr::{LoadableYamlNode as _, Scalar, Yaml};
+use serde_json::{Map, Value, json};
+
+const FUNCTIONS: [&str; 3] = ["Ingest", "Query", "Tokens"];
+
+/// The template as JSON, with the short forms of CloudFormation's functions written out.
+fn template() -> Value {
+    let text = std::fs::read_to_string(repository().join("infra/template.yaml")).unwrap();
+    let documents = Yaml::load_from_str(&text).unwrap();
+    assert_eq!(documents.len(), 1);
+    to_json(&documents[0])
+}
+
+fn to_json(yaml: &Yaml<'_>) -> Value {
+    match yaml {
+        Yaml::Value(Scalar::Null) => Value::Null,
+        Yaml::Value(Scalar::Boolean(value)) => json!(value),
+        Yaml::Value(Scalar::Integer(value)) => json!(value),
+        Yaml::Value(Scalar::FloatingPoint(value)) => json!(value.into_inner()),
+        Yaml::Value(Scalar::String(value)) => json!(value),
+        Yaml::Sequence(items) => items.iter().map(to_json).collect(),
+        Yaml::Mapping(members) => {
+            let mut out = Map::new();
+            for (name, value) in members {
+                let name = name.as_str().expect("names are text").to_owned();
+                assert!(out.insert(name.clone(), to_json(value)).is_none(), "{name} stands twice");
+            }
+            out.into()
+        }
+        Yaml::Tagged(tag, value) => match tag.suffix.as_str() {
+            "Ref" => json!({ "Ref": to_json(value) }),
+            name => json!({ format!("Fn::{name}"): to_json(value) }),
+        },
+        other => panic!("no such thing in a template: {other:?}"),
+    }
+}
+
+fn resource<'t>(template: &'t Value, name: &str) -> &'t Value {
+    template["Resources"].get(name).unwrap_or_else(|| panic!("no resource {name}"))
+}
+
+/// One line for each permission: action, resource, condition.
+fn permissions(role: &Value) -> BTreeSet<String> {
+    let mut out = BTreeSet::new();
+    let properties = &role["Properties"];
+    assert!(properties.get("ManagedPolicyArns").is_none(), "a managed policy allows more than it seems");
+    for policy in properties["Policies"].as_array().unwrap() {
+        for statement in policy["PolicyDocument"]["Statement"].as_array().unwrap() {
+            let known = ["Sid", "Effect", "Action", "Resource", "Condition"];
+            for name in statement.as_object().unwrap().keys() {
+                assert!(known.contains(&name.as_str()), "{name} in {statement}");
+            }
+            assert_eq!(statement["Effect"], "Allow");
+            let condition = statement.get("Condition").map_or(String::new(), Value::to_string);
+            for action in statement["Action"].as_array().unwrap() {
+                let line = format!("{} {} {condition}", action.as_str().unwrap(), statement["Resource"]);
+                assert!(out.insert(line.clone()), "allowed twice: {line}");
+            }
+        }
+    }
+    out
+}
+
+/// What a function may do with these partitions of the table, or of its index.
+fn on_keys(actions: &[&str], resource: &Value, keys: &[&str]) -> Vec<String> {
+    let condition = json!({ "ForAllValues:StringLike": { "dynamodb:LeadingKeys": keys } });
+    actions.iter().map(|action| format!("dynamodb:{action} {resource} {condition}")).collect()
+}
+
+fn with_key(actions: &[&str], key: &str, condition: Value) -> Vec<String> {
+    let resource = json!({ "Fn::GetAtt": format!("{key}.Arn") });
+    let condition = if condition.is_null() { String::new() } else { condition.to_string() };
+    actions.iter().map(|action| format!("kms:{action} {resource} {condition}")).collect()
+}
+
+/// Every widening of a policy fails here first: say why in the same commit.
+#[test]
+fn each_function_may_do_this_and_nothing_else() {
+    let template = template();
+    let table = json!({ "Fn::GetAtt": "Table.Arn" });
+    let index = json!({ "Fn::Sub": "${Table.Arn}/index/feed" });
+    let receipt_key = json!({ "StringEquals": { "kms:EncryptionContext:quipu": "receipt-key" } });
+    let certificate =
+        json!({ "StringEquals": { "kms:MessageType": "RAW", "kms:SigningAlgorithm": "ED25519_SHA_512" } });
+    let expected = [
+        vec![
+            on_keys(&["GetItem", "Query"], &table, &["S#*", "I#*", "T#*", "N#*", "K#*"]),
+            on_keys(&["PutItem"], &table, &["S#*", "I#*"]),
+            on_keys(&["UpdateItem"], &table, &["T#*"]),
+            with_key(&["Decrypt"], "SealKey", receipt_key.clone()),
+        ],
+        vec![
+            on_keys(&["BatchGetItem", "GetItem", "Query"], &table, &["S#*", "T#*", "N#*", "K#*"]),
+            on_keys(&["Query"], &index, &["F#*"]),
+            on_keys(&["UpdateItem"], &table, &["T#*"]),
+            with_key(&["Decrypt"], "SealKey", receipt_key.clone()),
+        ],
+        vec![
+            on_keys(&["BatchGetItem", "GetItem", "Query"], &table, &["T#*", "N#*", "K#*"]),
+            on_keys(&["PutItem"], &table, &["T#*", "N#*", "K#*"]),
+            on_keys(&["UpdateItem"], &table, &["T#*"]),
+            with_key(&["Decrypt", "Encrypt"], "SealKey", receipt_key),
+            with_key(&["GetPublicKey"], "LogKey", Value::Null),
+            with_key(&["Sign"], "LogKey", certificate),
+        ],
+    ];
+    for (function, expected) in FUNCTIONS.into_iter().zip(expected) {
+        let logs = json!({ "Fn::GetAtt": format!("{function}Logs.Arn") });
+        let mut expected: BTreeSet<_> = expected.into_iter().flatten().collect();
+        expected.extend(["CreateLogStream", "PutLogEvents"].map(|a| format!("logs:{a} {logs} ")));
+        let everything = json!("*");
+        expected
+            .extend(["PutTelemetryRecords", "PutTraceSegments"].map(|a| format!("xray:{a} {everything} ")));
+        assert_eq!(permissions(resource(&template, &format!("{function}Role"))), expected, "{function}");
+
+        let properties = &resource(&template, &format!("{function}Function"))["Properties"];
+        assert_eq!(properties["Role"], json!({ "Fn::GetAtt": format!("{function}Role.Arn") }));
+        assert!(properties.get("Policies").is_none(), "a role of its own has no policies of SAM's");
+    }
+    // Nobody else is let in by a resource of this stack.
+    for (name, resource) in template["Resources"].as_object().unwrap() {
+        let kind = resource["Type"].as_str().unwrap();
+        let may = !matches!(
+            kind,
+            "AWS::Lambda::Permission" | "AWS::Lambda::Url" | "AWS::IAM::Policy" | "AWS::IAM::ManagedPolicy"
+        );
+        assert!(may && resource["Properties"].get("FunctionUrlConfig").is_none(), "{name}: {kind}");
+    }
+}
+
+#[tokio::test]
+async fn every_route_is_an_event_of_its_function() {
+    let template = template();
+    let app = Service::start(AuthMode::Required).await.app;
+    let routes: [fn(_) -> Routes; 3] = [quipu_ingest::routes, quipu_query::routes, quipu_tokens::routes];
+    for (function, routes) in FUNCTIONS.into_iter().zip(routes) {
+        let (_, table) = routes(app.clone()).into_parts();
+        let of_code: BTreeSet<_> = table.into_iter().map(|r| (r.method, r.path.to_owned())).collect();
+        let mut of_template = BTreeSet::new();
+        let events = &resource(&template, &format!("{function}Function"))["Properties"]["Events"];
+        for (name, event) in events.as_object().unwrap() {
+            assert_eq!(event["Type"], "Api", "{name}");
+            let event = &event["Properties"];
+            assert_eq!(event["RestApiId"], json!({ "Ref": "Api" }), "{name}");
+            let method = event["Method"].as_str().unwrap().to_ascii_uppercase();
+            let method = Method::from_bytes(method.as_bytes()).unwrap();
+            let path = event["Path"].as_str().unwrap().to_owned();
+            assert!(of_template.insert((method, path)), "{name} is there twice");
+        }
+        assert_eq!(of_template, of_code, "{function}");
+    }
+}
+
+#[test]
+fn each_function_is_told_what_it_needs() {
+    let template = template();
+    let globals = &template["Globals"]["Function"];
+    let timeout = globals["Timeout"].as_i64().unwrap();
+    assert!(timeout * 1000 > limits::APPEND_DEADLINE_MS && timeout < 29, "{timeout}");
+    assert_eq!(globals["Architectures"], json!([{ "Ref": "Architecture" }]));
+    assert_eq!((&globals["Runtime"], &globals["Handler"]), (&json!("provided.al2023"), &json!("bootstrap")));
+    let for_all = BTreeMap::from([
+        ("AWS_LAMBDA_HTTP_IGNORE_STAGE_IN_PATH", json!("true")),
+        ("QUIPU_LOG", json!({ "Ref": "LogFilter" })),
+        ("QUIPU_SEAL_KEY", json!({ "Fn::GetAtt": "SealKey.Arn" })),
+        ("QUIPU_TABLE", json!({ "Ref": "Table" })),
+    ]);
+    assert_eq!(globals["Environment"]["Variables"], json!(for_all));
+    for function in FUNCTIONS {
+        let it = resource(&template, &format!("{function}Function"));
+        let crate_name = function.to_ascii_lowercase();
+        assert_eq!(it["Metadata"]["BuildMethod"], "rust-cargolambda");
+        assert_eq!(it["Metadata"]["BuildProperties"], json!({ "Binary": format!("quipu-{crate_name}") }));
+        let properties = &it["Properties"];
+        assert_eq!(properties["CodeUri"], format!("../functions/{crate_name}"));
+        assert_eq!(
+            properties["LoggingConfig"],
+            json!({ "LogGroup": { "Ref": format!("{function}Logs") } }),
+            "{function}"
+        );
+        let own = match function {
+            "Tokens" => json!({ "Variables": {
+                "QUIPU_LOG_KEY": { "Fn::GetAtt": "LogKey.Arn" },
+                "QUIPU_BOOTSTRAP_SECRET": { "Ref": "BootstrapSecret" },
+            }}),
+            _ => Value::Null,
+        };
+        assert_eq!(properties.get("Environment").unwrap_or(&Value::Null), &own, "{function}");
+        let logs = &resource(&template, &format!("{function}Logs"))["Properties"];
+        assert_eq!(logs["RetentionInDays"], json!({ "Ref": "LogRetentionDays" }));
+    }
+    let secret = &template["Parameters"]["BootstrapSecret"];
+    assert_eq!((&secret["NoEcho"], &secret["MinLength"]), (&json!(true), &json!(16)));
+    assert!(secret.get("Default").is_none(), "a secret that everybody knows");
+}
+
+/// The emulator drops half of these settings, and would deploy the stack without them.
+#[test]
+fn the_table_and_the_keys_are_kept_and_guarded() {
+    let template = template();
+    for name in ["Table", "SealKey", "LogKey"] {
+        let it = resource(&template, name);
+        assert_eq!((&it["DeletionPolicy"], &it["UpdateReplacePolicy"]), (&json!("Retain"), &json!("Retain")));
+    }
+    assert_eq!(
+        resource(&template, "Table")["Properties"],
+        json!({
+            "BillingMode": "PAY_PER_REQUEST",
+            "DeletionProtectionEnabled": { "Ref": "DeletionProtection" },
+            "PointInTimeRecoverySpecification": { "PointInTimeRecoveryEnabled": true },
+            "SSESpecification": { "SSEEnabled": true },
+            "TimeToLiveSpecification": { "AttributeName": "ttl", "Enabled": true },
+            "AttributeDefinitions": [
+                { "AttributeName": "pk", "AttributeType": "S" },
+                { "AttributeName": "sk", "AttributeType": "S" },
+                { "AttributeName": "f", "AttributeType": "S" },
+                { "AttributeName": "c", "AttributeType": "B" },
+            ],
+            "KeySchema": [
+                { "AttributeName": "pk", "KeyType": "HASH" },
+                { "AttributeName": "sk", "KeyType": "RANGE" },
+            ],
+            "GlobalSecondaryIndexes": [{
+                "IndexName": "feed",
+                "KeySchema": [
+                    { "AttributeName": "f", "KeyType": "HASH" },
+                    { "AttributeName": "c", "KeyType": "RANGE" },
+                ],
+                "Projection": { "ProjectionType": "INCLUDE", "NonKeyAttributes": ["m"] },
+            }],
+        })
+    );
+    assert_eq!(template["Parameters"]["DeletionProtection"]["Default"], "true");
+    let seal = &resource(&template, "SealKey")["Properties"];
+    assert_eq!(seal["EnableKeyRotation"], true);
+    let log = &resource(&template, "LogKey")["Properties"];
+    assert_eq!((&log["KeySpec"], &log["KeyUsage"]), (&json!("ECC_NIST_EDWARDS25519"), &json!("SIGN_VERIFY")));
+    for key in [seal, log] {
+        // The account alone: its IAM decides, by the roles above.
+        let statements = key["KeyPolicy"]["Statement"].as_array().unwrap();
+        assert_eq!(statements.len(), 1);
+        let account = json!({ "Fn::Sub": "arn:${AWS::Partition}:iam::${AWS::AccountId}:root" });
+        assert_eq!(statements[0]["Principal"], json!({ "AWS": account }));
+    }
+}
+
+#[test]
+fn the_api_keeps_bodies_intact_and_notes_no_queries() {
+    let template = template();
+    let api = &resource(&template, "Api")["Properties"];
+    assert_eq!(api["BinaryMediaTypes"], json!(["*~1*"]));
+    assert_eq!(api["EndpointConfiguration"], json!({ "Type": "REGIONAL" }));
+    assert_eq!(api["SecurityPolicy"], "SecurityPolicy_TLS13_1_2_2021_06");
+    // With it API Gateway would unpack gzip bodies by itself, and repack answers.
+    assert!(api.get("MinimumCompressionSize").is_none());
+    let throttle = &api["MethodSettings"][0];
+    assert_eq!((&throttle["ResourcePath"], &throttle["HttpMethod"]), (&json!("/*"), &json!("*")));
+    assert_eq!(throttle["ThrottlingRateLimit"], json!({ "Ref": "ThrottleRate" }));
+    assert!(throttle.get("DataTraceEnabled").is_none(), "it logs whole requests, tokens included");
+    let format = api["AccessLogSetting"]["Fn::If"][1]["Format"].as_str().unwrap();
+    let line: Map<String, Value> = serde_json::from_str(format).unwrap();
+    for (name, value) in line {
+        let value = value.as_str().unwrap();
+        assert!(value.starts_with("$context."), "{name}: {value}");
+        for tells in ["$context.path", "querystring", "authorizer", "$context.error.message"] {
+            assert!(!value.contains(tells), "{name}: {value}");
+        }
+    }
+}
+
+/// What API Gateway answers by itself is what the routers would have answered.
+#[tokio::test]
+async fn the_gateway_answers_in_our_shape() {
+    let template = template();
+    let not_found = || ApiError::because(ErrorCode::NotFound, "Not found");
+    let too_large = format!(
+        "the body is over the 10 MB that API Gateway takes, body_bytes_max is {}",
+        limits::BODY_BYTES_MAX
+    );
+    let expected = BTreeMap::from([
+        ("DEFAULT_4XX", (404, not_found())),
+        ("DEFAULT_5XX", (503, ApiError::new(ErrorCode::OutcomeUnknown))),
+        ("MISSING_AUTHENTICATION_TOKEN", (404, not_found())),
+        ("QUOTA_EXCEEDED", (429, ApiError::new(ErrorCode::Busy))),
+        ("REQUEST_TOO_LARGE", (413, ApiError::because(ErrorCode::TooLarge, too_large))),
+        ("RESOURCE_NOT_FOUND", (404, not_found())),
+        ("THROTTLED", (429, ApiError::new(ErrorCode::Busy))),
+    ]);
+    let given = resource(&template, "Api")["Properties"]["GatewayResponses"].as_object().unwrap();
+    assert_eq!(given.keys().collect::<Vec<_>>(), expected.keys().collect::<Vec<_>>());
+    for (name, (status, error)) in expected {
+        let ours = error.into_response();
+        let retries = ours.headers().contains_key("retry-after");
+        let body = ours.into_body().collect().await.unwrap().to_bytes();
+        let mut ours: Value = serde_json::from_slice(&body).unwrap();
+        ours["status"] = status.into();
+        ours["request_id"] = "$context.requestId".into();
+        let given = &given[name];
+        assert_eq!(given["StatusCode"], status, "{name}");
+        let text = given["ResponseTemplates"]["application/json"].as_str().unwrap();
+        assert_eq!(serde_json::from_str::<Value>(text).unwrap(), ours, "{name}");
+        let headers = &given["ResponseParameters"]["Headers"];
+        assert_eq!(headers["Content-Type"], "'application/problem+json'", "{name}");
+        assert_eq!(headers["X-Content-Type-Options"], "'nosniff'", "{name}");
+        assert_eq!(headers.get("Retry-After").is_some(), retries, "{name}");
+    }
+}
