@@ -155,10 +155,9 @@ impl Ledger {
             batch.sessions.iter().map(|(session, _)| self.heads.slot(tenant, session)).collect();
         loop {
             // Sessions are in order of their ids, so two batches never wait for each other in a circle.
-            let mut guards = Vec::with_capacity(slots.len());
-            for slot in &slots {
-                guards.push(slot.clone().lock_owned().await);
-            }
+            let Some(mut guards) = self.lock(&slots, deadline).await else {
+                return Err(AppendError::Busy { retry_after: Duration::from_secs(1) });
+            };
             let heads = self.heads(&batch, &mut guards).await?;
             match self.commit(&batch, &heads, &mut attempts, guards, deadline).await? {
                 Outcome::Committed(index) => {
@@ -182,6 +181,26 @@ impl Ledger {
             }
             tokio::time::sleep(wait).await;
         }
+    }
+
+    /// Locks the batch's sessions, or gives up at the deadline: behind a store that makes everybody wait, the last of
+    /// a queue would otherwise be answered long after its client has gone.
+    async fn lock(
+        &self,
+        slots: &[Arc<tokio::sync::Mutex<Slot>>],
+        deadline: Micros,
+    ) -> Option<Vec<OwnedMutexGuard<Slot>>> {
+        let left_ms = deadline.unix_ms() - self.clock.now().unix_ms();
+        let all = async {
+            let mut guards = Vec::with_capacity(slots.len());
+            for slot in slots {
+                guards.push(slot.clone().lock_owned().await);
+            }
+            guards
+        };
+        let left = Duration::from_millis(u64::try_from(left_ms).unwrap_or(0));
+        let guards = tokio::time::timeout(left, all).await.ok()?;
+        (self.clock.now() < deadline).then_some(guards)
     }
 
     /// The heads of the batch's sessions: those that are known, and the rest from the store.
@@ -255,8 +274,13 @@ impl Ledger {
         loop {
             let outcome = match (result, &unknown) {
                 (Ok(()), _) => Ok(Outcome::Committed(attempts.len() - 1)),
-                (Err(StoreError::Conflict(conflict)), _) => {
-                    self.after_conflict(&commit, attempts, conflict).await
+                // A conflict says that this try wrote nothing, and no other try of these heads can have written:
+                // those of earlier rounds were refused or had lost for good, and this one is the first of its round,
+                // or an unknown outcome would stand before it. So the place is not ours, and whose it is need not be
+                // read: a lost race costs the read of the new head and no more.
+                (Err(StoreError::Conflict(conflict)), None) => Ok(lost_to(&conflict)),
+                (Err(StoreError::Conflict(conflict)), Some(_)) => {
+                    self.after_conflict(&commit, attempts, &conflict).await
                 }
                 // Once an outcome is unknown, a refusal of the next try says nothing about the one before.
                 (Err(StoreError::Throttled { retry_after }), None) => Ok(Outcome::Refused(retry_after)),
@@ -325,17 +349,17 @@ impl Ledger {
         }
     }
 
-    /// A condition failed. Was it an earlier try of this very batch that took the place?
+    /// A condition failed after an outcome that is not known. Was it an earlier try of this very batch that took the
+    /// place?
     async fn after_conflict(
         &self,
         commit: &Commit,
         attempts: &[Attempt],
-        conflict: Conflict,
+        conflict: &Conflict,
     ) -> Result<Outcome, StoreError> {
         match self.ours(commit, attempts).await {
             Ok(Some(outcome)) => Ok(outcome),
-            Ok(None) if conflict == Conflict::Idempotency => Ok(Outcome::Taken),
-            Ok(None) => Ok(Outcome::Lost),
+            Ok(None) => Ok(lost_to(conflict)),
             // Whose the place is could not be read, and it may be an earlier try's.
             Err(error) => Err(StoreError::Unknown { why: error.to_string() }),
         }
@@ -392,6 +416,11 @@ impl Ledger {
     }
 }
 
+/// What a failed condition means for a batch of which no try can have been written.
+fn lost_to(conflict: &Conflict) -> Outcome {
+    if *conflict == Conflict::Idempotency { Outcome::Taken } else { Outcome::Lost }
+}
+
 /// Sorts a batch's events by session, keeping the order sent within each.
 fn group(events: Vec<NewEvent>) -> Result<Vec<(SessionId, Vec<Numbered>)>, OverLimit> {
     let mut sessions: BTreeMap<SessionId, Vec<Numbered>> = BTreeMap::new();
@@ -427,7 +456,8 @@ fn salts(count: usize) -> Vec<[u8; 16]> {
 /// Refuses what the other backend could not take either: the limits are the same on both.
 fn check_size(commit: &Commit) -> Result<(), OverLimit> {
     let bodies = commit.segments.iter().map(|s| s.body.len());
-    let actual = bodies.clone().sum();
+    // The attributes stand beside the bodies, and a hundred segments of many names each have a megabyte of them.
+    let actual = commit.segments.iter().map(|s| s.body.len() + s.meta.encode().len()).sum();
     if actual > limits::COMMIT_BYTES_MAX {
         let what = "the encoded batch, in bytes,";
         return Err(OverLimit { what, name: "commit_bytes_max", limit: limits::COMMIT_BYTES_MAX, actual });
