@@ -17,6 +17,8 @@ use std::io::{ErrorKind, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
 
@@ -31,6 +33,11 @@ const FORMAT: &str = "format";
 const FORMAT_TEXT: &str = "quipu data directory, version 1\n";
 const FORMAT_PREFIX: &str = "quipu data directory, version ";
 const LOCK: &str = "lock";
+/// How long a lock that is held is waited for: a process that ends, or a child that was forked and has not yet
+/// replaced itself, holds it for moments more.
+const LOCK_PATIENCE: Duration = Duration::from_millis(200);
+/// Between two tries.
+const LOCK_POLL: Duration = Duration::from_millis(5);
 /// What the lock file says: by it an interrupted creation is told from a stranger's directory.
 const LOCK_TEXT: &str = "quipu lock\n";
 const DEPLOYMENT: &str = "deployment";
@@ -197,7 +204,8 @@ impl DataDir {
             if read_format(path)?.is_none() {
                 create(path, now)?;
             }
-            drop(lock);
+            // Held from here on: nobody comes between.
+            return Self::open_with(path, Some(lock));
         }
         Self::open(path)
     }
@@ -207,6 +215,10 @@ impl DataDir {
     /// # Errors
     /// See [`DataDirError`].
     pub fn open(path: &Path) -> Result<Self, DataDirError> {
+        Self::open_with(path, None)
+    }
+
+    fn open_with(path: &Path, lock: Option<File>) -> Result<Self, DataDirError> {
         let found = match read_format(path) {
             Ok(Some(found)) => found,
             Ok(None) | Err(DataDirError::Absent { .. }) => {
@@ -222,7 +234,7 @@ impl DataDir {
                 DataDirError::Foreign { path, found: FORMAT.to_owned() }
             });
         }
-        let lock = take_lock(path, false)?;
+        let lock = lock.map_or_else(|| take_lock(path, false), Ok)?;
         let deployment = read_deployment(path)?;
         let ledger = path.join(LEDGER);
         match fs::metadata(&ledger) {
@@ -343,7 +355,14 @@ fn take_lock(path: &Path, create: bool) -> Result<File, DataDirError> {
         })
     };
     let mut file = open.map_err(|e| DataDirError::io(&lock, e))?;
-    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+    let deadline = Instant::now() + LOCK_PATIENCE;
+    let locked = loop {
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() < deadline => sleep(LOCK_POLL),
+            result => break result,
+        }
+    };
+    match locked {
         Ok(()) => {}
         Err(rustix::io::Errno::WOULDBLOCK) => {
             let server = fs::read_to_string(path.join(SERVER)).ok();
