@@ -23,8 +23,8 @@ pub(crate) struct ColdstartArgs {
     /// Cold starts of each function.
     #[arg(long, default_value_t = 50)]
     runs: usize,
-    /// The cargo profile to build and measure; the template deploys `lambda`.
-    #[arg(long, default_value = "lambda")]
+    /// The cargo profile to build and measure; what is deployed is `function`.
+    #[arg(long, default_value = "function")]
     profile: String,
     /// Write docs/coldstart.md.
     #[arg(long)]
