@@ -1,4 +1,4 @@
-//! P10: every route × every scope × no, wrong, expired, revoked and another tenant's credential.
+//! P10: every route × every scope × no, wrong, expired, revoked and another tenant's credential, on every backend.
 //!
 //! The matrix walks the table that the routers are built from. Each row of [`PROBES`] says how to ask a route so
 //! that a caller who may gets past authorization; a route without a row fails the test.
@@ -10,7 +10,7 @@ use quipu_core::auth::{AuthMode, Scope};
 use quipu_core::clock::{Clock, ManualClock, SystemClock};
 use quipu_core::http::{Access, Route};
 use quipu_core::time::Micros;
-use quipu_tests::{Answer, Service, event, token_of};
+use quipu_tests::{Answer, Backend, Service, event, token_of};
 use serde_json::{Value, json};
 
 /// How to ask a route: its method and path, a path that can be asked, and a body.
@@ -88,12 +88,12 @@ struct World {
     known: Known,
 }
 
-async fn world() -> World {
-    world_at(Arc::new(SystemClock)).await
+async fn world(backend: Backend) -> World {
+    world_at(backend, Arc::new(SystemClock)).await
 }
 
-async fn world_at(clock: Arc<dyn Clock>) -> World {
-    let service = Service::with_clock(AuthMode::Required, clock, |store| store).await;
+async fn world_at(backend: Backend, clock: Arc<dyn Clock>) -> World {
+    let service = Service::on_with_clock(backend, AuthMode::Required, clock).await;
     let admin =
         token_of(&service.post("/v1/auth/tokens", &json!({ "scopes": ["*"], "name": "first" })).await);
     service.post_as(&admin, "/v1/tenants", &json!({ "tenant": "other" })).await.expect(201);
@@ -137,9 +137,8 @@ impl World {
     }
 }
 
-#[tokio::test]
-async fn p10_every_route_has_a_row() {
-    let world = world().await;
+async fn p10_every_route_has_a_row(backend: Backend) {
+    let world = world(backend).await;
     let probes = probes(&world.known);
     for route in &world.service.table {
         let has = probes.iter().any(|p| p.method == route.method && p.route == route.path);
@@ -150,9 +149,8 @@ async fn p10_every_route_has_a_row() {
     }
 }
 
-#[tokio::test]
-async fn p10_no_token_does_more_than_its_scopes() {
-    let world = world().await;
+async fn p10_no_token_does_more_than_its_scopes(backend: Backend) {
+    let world = world(backend).await;
     for scope in Scope::EVERY {
         let token = world.token(&world.admin, scope).await;
         for probe in probes(&world.known) {
@@ -176,10 +174,9 @@ async fn p10_no_token_does_more_than_its_scopes() {
     }
 }
 
-#[tokio::test]
-async fn p10_without_a_good_credential_there_is_nothing() {
+async fn p10_without_a_good_credential_there_is_nothing(backend: Backend) {
     let clock = Arc::new(ManualClock::new(Micros::parse("2026-03-01T10:00:00Z").unwrap()));
-    let world = world_at(clock.clone()).await;
+    let world = world_at(backend, clock.clone()).await;
     let service = &world.service;
     let soon = clock.now().plus_ms(10_000).to_string();
     let body = json!({ "scopes": ["*"], "expires_at": soon });
@@ -225,9 +222,8 @@ async fn p10_without_a_good_credential_there_is_nothing() {
     }
 }
 
-#[tokio::test]
-async fn p10_another_tenant_sees_and_guesses_nothing() {
-    let world = world().await;
+async fn p10_another_tenant_sees_and_guesses_nothing(backend: Backend) {
+    let world = world(backend).await;
     for probe in probes(&world.known) {
         if probe.method == Method::POST || world.access(&probe) == Access::Open {
             continue;
@@ -257,9 +253,8 @@ async fn p10_another_tenant_sees_and_guesses_nothing() {
     assert_eq!(listed.as_array().map(Vec::len), Some(1), "its own token alone: {listed}");
 }
 
-#[tokio::test]
-async fn p10_a_session_of_the_same_name_is_another_session() {
-    let world = world().await;
+async fn p10_a_session_of_the_same_name_is_another_session(backend: Backend) {
+    let world = world(backend).await;
     let batch = json!({ "events": [event("secret-session", json!({ "mine": true }))] });
     let answer = world.service.post_as(&world.other_admin, "/v1/events", &batch).await.expect(201);
     assert_eq!(answer["events"][0]["sequence"], 0);
@@ -267,9 +262,8 @@ async fn p10_a_session_of_the_same_name_is_another_session() {
     assert_eq!(seen["events"].as_array().map(Vec::len), Some(1), "{seen}");
 }
 
-#[tokio::test]
-async fn p10_nobody_mints_what_they_lack() {
-    let world = world().await;
+async fn p10_nobody_mints_what_they_lack(backend: Backend) {
+    let world = world(backend).await;
     let service = &world.service;
     let minter = world.token(&world.admin, Scope::TokensAdmin).await;
     for scope in Scope::EVERY {
@@ -285,9 +279,8 @@ async fn p10_nobody_mints_what_they_lack() {
     assert_eq!(service.post_as(&world.other_admin, "/v1/auth/tokens", &tenants).await.status, 403);
 }
 
-#[tokio::test]
-async fn the_first_token_needs_no_authorization_once() {
-    let service = Service::start(AuthMode::Required).await;
+async fn the_first_token_needs_no_authorization_once(backend: Backend) {
+    let service = Service::on(backend, AuthMode::Required).await;
     let body = json!({ "scopes": ["*"] });
     assert_eq!(service.get("/v1/events").await.status, 401);
     let mut tries = Vec::new();
@@ -326,9 +319,8 @@ async fn futures<F: Future>(list: Vec<F>) -> Vec<F::Output> {
     .await
 }
 
-#[tokio::test]
-async fn p10_loopback_mode_takes_no_bad_credential_and_no_foreign_page() {
-    let service = Service::start(AuthMode::Loopback).await;
+async fn p10_loopback_mode_takes_no_bad_credential_and_no_foreign_page(backend: Backend) {
+    let service = Service::on(backend, AuthMode::Loopback).await;
     assert_eq!(service.get("/v1/events").await.status, 200);
     let bad = [("authorization", "Bearer qp_wrong")];
     assert_eq!(service.send(Method::GET, "/v1/events", &bad, "").await.status, 401);
@@ -342,3 +334,31 @@ async fn p10_loopback_mode_takes_no_bad_credential_and_no_foreign_page() {
     let answer = tower::ServiceExt::oneshot(service.router.clone(), request).await.unwrap();
     assert_eq!(answer.status(), 403);
 }
+
+macro_rules! on_every_backend {
+    ($($name:ident),* $(,)?) => {
+        mod on_embedded {
+            $(#[tokio::test]
+            async fn $name() {
+                super::$name(super::Backend::Embedded).await;
+            })*
+        }
+        mod on_dynamodb {
+            $(#[tokio::test]
+            async fn $name() {
+                super::$name(super::Backend::DynamoDb).await;
+            })*
+        }
+    };
+}
+
+on_every_backend!(
+    p10_every_route_has_a_row,
+    p10_no_token_does_more_than_its_scopes,
+    p10_without_a_good_credential_there_is_nothing,
+    p10_another_tenant_sees_and_guesses_nothing,
+    p10_a_session_of_the_same_name_is_another_session,
+    p10_nobody_mints_what_they_lack,
+    the_first_token_needs_no_authorization_once,
+    p10_loopback_mode_takes_no_bad_credential_and_no_foreign_page,
+);

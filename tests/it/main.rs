@@ -4,6 +4,13 @@
 
 mod api;
 mod authorization;
+mod aws_serve;
 mod cli;
+mod deploy;
+mod dynamo;
+mod emulator;
+mod fault_proxy;
+mod lambda;
+mod localstack;
 mod promises;
 mod v1;

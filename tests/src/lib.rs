@@ -2,8 +2,14 @@
 //!
 //! Everything here panics when it cannot go on: it is a test that fails.
 
+mod dynamo;
+pub mod emulator;
+pub mod fault_proxy;
 mod process;
 mod service;
 
+pub use dynamo::{connection, fresh_store, store_at};
+pub use emulator::Emulator;
+pub use fault_proxy::{FaultProxy, WireFault};
 pub use process::{Server, binary, python, repository};
-pub use service::{Answer, Service, event, token_of};
+pub use service::{Answer, Backend, Service, event, ledger_on, token_of};

@@ -35,6 +35,17 @@ impl Server {
     pub fn start(data: &Path, extra: &[&str]) -> Self {
         let mut command = Command::new(binary());
         command.args(["serve", "--listen", "127.0.0.1:0", "--data"]).arg(data).args(extra);
+        Self::spawn(command)
+    }
+
+    /// Starts it on a table, with what AWS and the table are in its environment, and waits until it is ready.
+    pub fn start_aws(env: impl IntoIterator<Item = (String, String)>) -> Self {
+        let mut command = Command::new(binary());
+        command.args(["serve", "--listen", "127.0.0.1:0", "--store", "aws"]).envs(env);
+        Self::spawn(command)
+    }
+
+    fn spawn(mut command: Command) -> Self {
         command.env_remove("QUIPU_TOKEN").stdout(Stdio::piped()).stderr(Stdio::inherit());
         let mut child = command.spawn().expect("the server starts");
         let mut lines = BufReader::new(child.stdout.take().expect("its output")).lines();

@@ -9,11 +9,25 @@ use http_body_util::BodyExt as _;
 use quipu_core::auth::{AuthMode, Gate};
 use quipu_core::clock::{Clock, SystemClock};
 use quipu_core::http::{App, Route, Routes, SharedApp, finish};
-use quipu_core::ledger::Ledger;
+use quipu_core::ledger::{Identity, Ledger};
+use quipu_core::note::NoteSigner;
+use quipu_core::statement::{certify, log_key_name, receipt_key_name};
 use quipu_core::store::Store;
 use quipu_core::store::embedded::{DataDir, EmbeddedOptions, EmbeddedStore};
+use quipu_core::time::Micros;
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
+
+use crate::{Emulator, fresh_store};
+
+/// A store that tests run on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Backend {
+    /// The embedded one.
+    Embedded,
+    /// DynamoDB: a table of its own on the shared dynoxide.
+    DynamoDb,
+}
 
 /// A ledger and its routers.
 pub struct Service {
@@ -23,10 +37,8 @@ pub struct Service {
     pub router: Router,
     /// Their table.
     pub table: Vec<Route>,
-    // Held for its lock, then removed.
-    _data: DataDir,
-    /// The data directory.
-    pub dir: tempfile::TempDir,
+    // Of the embedded store: held for its lock, then removed.
+    _data: Option<(DataDir, tempfile::TempDir)>,
 }
 
 /// An answer.
@@ -74,16 +86,35 @@ impl Service {
         let data = DataDir::create_or_open(&dir.path().join("data"), clock.now()).expect("a data directory");
         let store = EmbeddedStore::open(&data.ledger_path(), &EmbeddedOptions::default()).expect("a store");
         let store = wrap(Arc::new(store));
-        let ledger = Arc::new(Ledger::new(store.clone(), clock.clone(), data.identity().expect("keys")));
+        let identity = data.identity().expect("keys");
+        let ledger = Ledger::new(store, clock, identity);
+        Self { _data: Some((data, dir)), ..Self::of(ledger, mode).await }
+    }
+
+    /// On either backend, a fresh one.
+    pub async fn on(backend: Backend, mode: AuthMode) -> Self {
+        Self::on_with_clock(backend, mode, Arc::new(SystemClock)).await
+    }
+
+    /// With another clock as well.
+    pub async fn on_with_clock(backend: Backend, mode: AuthMode, clock: Arc<dyn Clock>) -> Self {
+        match backend {
+            Backend::Embedded => Self::with_clock(mode, clock, |store| store).await,
+            Backend::DynamoDb => Self::of(ledger_on(fresh_store(Emulator::dynoxide()), clock), mode).await,
+        }
+    }
+
+    /// Of a ledger: one process of several, where they share a store.
+    pub async fn of(ledger: Ledger, mode: AuthMode) -> Self {
         ledger.ensure_default_tenant().await.expect("a tenant");
-        let gate = Gate::new(store, clock, mode);
-        let app: SharedApp = Arc::new(App { ledger, gate, bootstrap_secret: None });
+        let gate = Gate::new(ledger.store().clone(), ledger.clock().clone(), mode);
+        let app: SharedApp = Arc::new(App { ledger: Arc::new(ledger), gate, bootstrap_secret: None });
         let routes = Routes::new(app.clone())
             .merge(quipu_ingest::routes(app.clone()))
             .merge(quipu_query::routes(app.clone()))
             .merge(quipu_tokens::routes(app.clone()));
         let (router, table) = routes.into_parts();
-        Self { app, router: finish(router), table, _data: data, dir }
+        Self { app, router: finish(router), table, _data: None }
     }
 
     /// Sends a request with these headers.
@@ -127,6 +158,15 @@ impl Service {
         let headers = [("authorization", bearer.as_str()), ("content-type", "application/json")];
         self.send(Method::POST, uri, &headers, body.to_string()).await
     }
+}
+
+/// A ledger whose keys everybody knows: several of them on one store are as several processes.
+pub fn ledger_on(store: Arc<dyn Store>, clock: Arc<dyn Clock>) -> Ledger {
+    let signer = |name: &str, seed| NoteSigner::from_seed(name, &[seed; 32]).expect("a key");
+    let (log_key, receipt_key) = (signer(&log_key_name("test"), 1), signer(&receipt_key_name("test"), 2));
+    let certificates = vec![certify(&log_key, "test", receipt_key.verifier(), Micros::MIN)];
+    let log_key = log_key.verifier().clone();
+    Ledger::new(store, clock, Identity { deployment: "test".into(), log_key, certificates, receipt_key })
 }
 
 /// An event of the native API with a payload of an unknown type.

@@ -2,41 +2,23 @@
 //! before and after; then the store is looked at again without the faults: what was acknowledged is there once, what
 //! was refused is not there, and what is unknown is there whole or not at all.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use quipu_core::auth::AuthMode;
 use quipu_core::clock::SystemClock;
-use quipu_core::event::{NewEvent, OwnedContent, Redactions};
-use quipu_core::ids::{AgentId, ComplianceTag, EventType, Seq, SessionId, Severity, TenantId};
-use quipu_core::ledger::{AppendError, IdempotencyKey, Identity, Ledger, SessionVerdict};
-use quipu_core::note::NoteSigner;
-use quipu_core::statement::{certify, log_key_name, receipt_key_name};
+use quipu_core::event::{NewEvent, Redactions};
+use quipu_core::ids::{AgentId, ComplianceTag, EventType, SessionId, Severity, TenantId};
+use quipu_core::ledger::{AppendError, IdempotencyKey, Ledger};
 use quipu_core::store::faulty::{Chances, Fault, Faulty, Op};
-use quipu_core::store::{Order, Store, StoreError};
-use quipu_core::time::Micros;
-use quipu_tests::Service;
+use quipu_core::store::{Store, StoreError};
+use quipu_tests::{Backend, Service};
+use tokio::sync::Semaphore;
 
-/// How a batch ended, for its writer.
-#[derive(Debug, Clone, PartialEq)]
-enum Told {
-    Acknowledged(BTreeMap<String, Seq>),
-    Refused,
-    Unknown,
-}
+use super::marks::{Told, check, marks};
 
 fn ledger_on(store: Arc<dyn Store>) -> Ledger {
-    let log_key = NoteSigner::from_seed(&log_key_name("test"), &[1; 32]).unwrap();
-    let receipt_key = NoteSigner::from_seed(&receipt_key_name("test"), &[2; 32]).unwrap();
-    let certificates = vec![certify(&log_key, "test", receipt_key.verifier(), Micros::MIN)];
-    let identity = Identity {
-        deployment: "test".into(),
-        log_key: log_key.verifier().clone(),
-        certificates,
-        receipt_key,
-    };
-    Ledger::new(store, Arc::new(SystemClock), identity)
+    quipu_tests::ledger_on(store, Arc::new(SystemClock))
 }
 
 fn new_event(session: &str, mark: &str) -> NewEvent {
@@ -72,63 +54,6 @@ async fn append(ledger: &Ledger, tenant: &TenantId, mark: &str, sessions: &[&str
     }
 }
 
-/// Looks at the store without faults: every mark, where it stands.
-async fn marks(
-    store: Arc<dyn Store>,
-    tenant: &TenantId,
-    sessions: &[&str],
-) -> BTreeMap<(String, String), Vec<Seq>> {
-    let ledger = ledger_on(store);
-    let mut found: BTreeMap<(String, String), Vec<Seq>> = BTreeMap::new();
-    for session in sessions {
-        let id = SessionId::parse(*session).unwrap();
-        match ledger.verify_session(tenant, &id).await.unwrap() {
-            SessionVerdict::Broken { sequence, reason, .. } => panic!("{session}#{sequence}: {reason}"),
-            SessionVerdict::Empty | SessionVerdict::Verified { .. } => {}
-        }
-        let mut from = Some(Seq::ZERO);
-        while let Some(at) = from {
-            let page = ledger.session_events(tenant, &id, at, Order::Asc, 1000).await.unwrap();
-            for event in page.events {
-                let OwnedContent::Kept { payload, .. } = event.content else { panic!("erased") };
-                let mark = payload.trim_matches('"').to_owned();
-                found.entry((session.to_string(), mark)).or_default().push(event.sequence);
-            }
-            from = page.next;
-        }
-    }
-    found
-}
-
-async fn check(
-    store: Arc<dyn Store>,
-    tenant: &TenantId,
-    sessions: &[&str],
-    told: &[(String, Told)],
-    what: &str,
-) {
-    let found = marks(store, tenant, sessions).await;
-    for (mark, told) in told {
-        let at = |session: &str| found.get(&(session.to_owned(), mark.clone())).cloned().unwrap_or_default();
-        let counts: Vec<usize> = sessions.iter().map(|s| at(s).len()).collect();
-        match told {
-            Told::Acknowledged(places) => {
-                for (session, first) in places {
-                    let next = first.checked_add(1).unwrap();
-                    assert_eq!(at(session), [*first, next], "{what}: {mark} was acknowledged");
-                }
-            }
-            Told::Refused => {
-                assert!(counts.iter().all(|n| *n == 0), "{what}: {mark} was refused, but {counts:?}")
-            }
-            Told::Unknown => {
-                let whole = counts.iter().all(|n| *n == 2) || counts.iter().all(|n| *n == 0);
-                assert!(whole, "{what}: half of {mark}: {counts:?}");
-            }
-        }
-    }
-}
-
 fn faults() -> Vec<(&'static str, Fault)> {
     vec![
         ("lost", Fault::Lose),
@@ -144,10 +69,10 @@ fn faults() -> Vec<(&'static str, Fault)> {
 
 const SESSIONS: [&str; 2] = ["s1", "s2"];
 
-/// Each step that an append can take, first, second and third time, with each fault.
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn p1_p3_every_step_with_every_fault() {
-    let service = Service::start(AuthMode::Loopback).await;
+/// Each step that an append can take, first, second and third time, with each fault. Cases at once: as many as leave
+/// no call waiting so long that it counts as lost.
+async fn every_step_with_every_fault(backend: Backend, at_once: usize) {
+    let service = Service::on(backend, AuthMode::Loopback).await;
     let mut cases = Vec::new();
     for op in [Op::Commit, Op::Head, Op::CommitAt, Op::Idempotency] {
         for nth in 1..=3 {
@@ -160,9 +85,11 @@ async fn p1_p3_every_step_with_every_fault() {
     }
     let inner = service.app.ledger.store().clone();
     let mut running = tokio::task::JoinSet::new();
+    let places = Arc::new(Semaphore::new(at_once));
     for (index, (op, nth, name, fault, keyed)) in cases.into_iter().enumerate() {
-        let inner = inner.clone();
+        let (inner, places) = (inner.clone(), places.clone());
         running.spawn(async move {
+            let _place = places.acquire().await.unwrap();
             let tenant = TenantId::parse(format!("t{index}")).unwrap();
             let what = format!("{op:?} {nth} {name}, key: {keyed}");
             // A lost answer makes the next step a read of the place; only then is CommitAt reached.
@@ -183,7 +110,7 @@ async fn p1_p3_every_step_with_every_fault() {
                     break;
                 }
             }
-            tokio::time::sleep(Duration::from_millis(60)).await;
+            faulty.settle().await;
             check(inner.clone(), &tenant, &SESSIONS, &told, &what).await;
             // With an idempotency key, asking again tells what became of it, and never writes twice.
             if keyed {
@@ -214,10 +141,19 @@ async fn p1_p3_every_step_with_every_fault() {
     }
 }
 
-/// Many writers, every call of the store failing at random: the same holds.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn p1_p2_p3_random_faults_under_concurrent_writers() {
-    let service = Service::start(AuthMode::Loopback).await;
+async fn p1_p3_every_step_with_every_fault() {
+    every_step_with_every_fault(Backend::Embedded, 1000).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p1_p3_every_step_with_every_fault_on_dynamodb() {
+    every_step_with_every_fault(Backend::DynamoDb, 16).await;
+}
+
+/// Many writers, every call of the store failing at random: the same holds.
+async fn random_faults(backend: Backend, seeds: std::ops::Range<u64>) {
+    let service = Service::on(backend, AuthMode::Loopback).await;
     let inner = service.app.ledger.store().clone();
     let chances = Chances {
         lose: 0.08,
@@ -228,13 +164,15 @@ async fn p1_p2_p3_random_faults_under_concurrent_writers() {
         delay: 0.05,
         duration_max: Duration::from_millis(20),
     };
-    for seed in 0..6u64 {
+    for seed in seeds {
         let tenant = TenantId::parse(format!("random-{seed}")).unwrap();
         let mut running = tokio::task::JoinSet::new();
+        let mut processes = Vec::new();
         // Two processes, each with its own idea of the heads.
         for process in 0..2 {
             let faulty = Arc::new(Faulty::new(inner.clone()).random(seed * 2 + process, chances));
-            let ledger = Arc::new(ledger_on(faulty));
+            let ledger = Arc::new(ledger_on(faulty.clone()));
+            processes.push(faulty);
             for writer in 0..6 {
                 let (ledger, tenant) = (ledger.clone(), tenant.clone());
                 running.spawn(async move {
@@ -253,33 +191,65 @@ async fn p1_p2_p3_random_faults_under_concurrent_writers() {
         while let Some(done) = running.join_next().await {
             told.extend(done.unwrap());
         }
-        tokio::time::sleep(Duration::from_millis(60)).await;
+        for faulty in processes {
+            faulty.settle().await;
+        }
         for count in 1..=SESSIONS.len() {
             let these: Vec<_> =
                 told.iter().filter(|(.., n)| *n == count).map(|(m, t, _)| (m.clone(), t.clone())).collect();
             check(inner.clone(), &tenant, &SESSIONS[..count], &these, &format!("seed {seed}")).await;
         }
         let acknowledged = told.iter().filter(|(_, t, _)| matches!(t, Told::Acknowledged(_))).count();
-        assert!(acknowledged > told.len() / 2, "most batches get through: {acknowledged} of {}", told.len());
+        // A read of a head fails for good in a quarter of all cases, so that far from all get through.
+        let some = told.len() / 4;
+        assert!(acknowledged > some, "{acknowledged} of {} get through", told.len());
     }
 }
 
-/// A warm append reads nothing and writes once; a lost race costs one read more.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn p1_p2_p3_random_faults_under_concurrent_writers() {
+    random_faults(Backend::Embedded, 0..6).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p1_p2_p3_random_faults_under_concurrent_writers_on_dynamodb() {
+    random_faults(Backend::DynamoDb, 6..9).await;
+}
+
+/// A warm append reads nothing and writes once; a lost race costs the read of the new head and no more.
+async fn what_an_append_asks(backend: Backend) {
+    let service = Service::on(backend, AuthMode::Loopback).await;
+    let inner = service.app.ledger.store().clone();
+    let faulty = Arc::new(Faulty::new(inner.clone()));
+    let (ledger, another) = (ledger_on(faulty.clone()), ledger_on(inner));
+    let tenant = TenantId::default_tenant();
+    let calls = || Op::ALL.map(|op| faulty.calls(op));
+    let asked = |before: [usize; Op::ALL.len()]| -> Vec<(Op, usize)> {
+        let after = Op::ALL.into_iter().zip(calls()).zip(before);
+        after.map(|((op, after), before)| (op, after - before)).filter(|(_, count)| *count > 0).collect()
+    };
+    for keyed in [false, true] {
+        let mark = |name: &str| format!("{name} {keyed}");
+        append(&ledger, &tenant, &mark("first"), &SESSIONS, keyed).await;
+        let key = keyed.then_some((Op::Idempotency, 1));
+        let before = calls();
+        append(&ledger, &tenant, &mark("second"), &SESSIONS, keyed).await;
+        assert_eq!(asked(before), [(Op::Commit, 1)].into_iter().chain(key).collect::<Vec<_>>());
+        // Another process takes one of the places.
+        append(&another, &tenant, &mark("other"), &SESSIONS[..1], keyed).await;
+        let before = calls();
+        append(&ledger, &tenant, &mark("third"), &SESSIONS[..1], keyed).await;
+        let lost = [(Op::Commit, 2), (Op::Head, 1)].into_iter().chain(key);
+        assert_eq!(asked(before), lost.collect::<Vec<_>>(), "key: {keyed}");
+    }
+}
+
 #[tokio::test]
 async fn a_warm_append_is_one_write_and_no_read() {
-    let service = Service::start(AuthMode::Loopback).await;
-    let faulty = Arc::new(Faulty::new(service.app.ledger.store().clone()));
-    let ledger = ledger_on(faulty.clone());
-    let tenant = TenantId::default_tenant();
-    append(&ledger, &tenant, "first", &["s1"], false).await;
-    let before: Vec<_> = Op::ALL.iter().map(|op| faulty.calls(*op)).collect();
-    append(&ledger, &tenant, "second", &["s1"], false).await;
-    for (op, before) in Op::ALL.iter().zip(before) {
-        assert_eq!(faulty.calls(*op) - before, usize::from(*op == Op::Commit), "{op:?}");
-    }
-    // Another process takes the place.
-    append(&ledger_on(service.app.ledger.store().clone()), &tenant, "other", &["s1"], false).await;
-    append(&ledger, &tenant, "third", &["s1"], false).await;
-    let heads = faulty.calls(Op::Head) + faulty.calls(Op::CommitAt);
-    assert!(heads <= 3, "the first head, the place that was lost, the new head: {heads}");
+    what_an_append_asks(Backend::Embedded).await;
+}
+
+#[tokio::test]
+async fn a_warm_append_is_one_write_and_no_read_on_dynamodb() {
+    what_an_append_asks(Backend::DynamoDb).await;
 }

@@ -1,10 +1,11 @@
-//! P7: what the client sent comes back as sent.
+//! P7: what the client sent comes back as sent, on every backend.
 
 use axum::body::Body;
 use axum::http::Method;
 use proptest::prelude::*;
 use quipu_core::auth::AuthMode;
-use quipu_tests::{Answer, Service};
+use quipu_core::store::conformance::noisy_text;
+use quipu_tests::{Answer, Backend, Service};
 
 /// The text of a member's value in a JSON object, byte for byte: read with our eyes closed to its meaning.
 fn raw_member<'a>(text: &'a str, name: &str) -> &'a str {
@@ -53,11 +54,10 @@ fn json() -> impl Strategy<Value = String> {
     })
 }
 
-#[test]
-fn p7_payload_and_metadata_come_back_byte_for_byte() {
+fn payload_and_metadata_come_back_byte_for_byte(backend: Backend, cases: u32) {
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let service = runtime.block_on(Service::start(AuthMode::Loopback));
-    proptest!(ProptestConfig::with_cases(200), |(payload in json(), metadata in json())| {
+    let service = runtime.block_on(Service::on(backend, AuthMode::Loopback));
+    proptest!(ProptestConfig::with_cases(cases), |(payload in json(), metadata in json())| {
         let metadata = if metadata.starts_with('{') { metadata } else { format!(r#"{{"m":{metadata}}}"#) };
         let answer = runtime.block_on(round_trip(&service, &payload, &metadata));
         prop_assert_eq!(raw_member(&answer.text, "payload"), payload.as_str());
@@ -65,9 +65,18 @@ fn p7_payload_and_metadata_come_back_byte_for_byte() {
     });
 }
 
-#[tokio::test]
-async fn p7_times_keep_their_microseconds_and_others_are_refused() {
-    let service = Service::start(AuthMode::Loopback).await;
+#[test]
+fn p7_payload_and_metadata_come_back_byte_for_byte() {
+    payload_and_metadata_come_back_byte_for_byte(Backend::Embedded, 200);
+}
+
+#[test]
+fn p7_payload_and_metadata_come_back_byte_for_byte_on_dynamodb() {
+    payload_and_metadata_come_back_byte_for_byte(Backend::DynamoDb, 100);
+}
+
+async fn times_keep_their_microseconds_and_others_are_refused(backend: Backend) {
+    let service = Service::on(backend, AuthMode::Loopback).await;
     let send = |time: &str| {
         let body = format!(
             r#"{{"events":[{{"session_id":"s","agent_id":"a","event_type":"t","payload":1,"timestamp":"{time}"}}]}}"#
@@ -89,15 +98,28 @@ async fn p7_times_keep_their_microseconds_and_others_are_refused() {
     }
 }
 
-/// The largest that is allowed comes back whole; a byte more is a 413 that names the limit.
 #[tokio::test]
-async fn p7_nothing_is_shortened() {
-    let service = Service::start(AuthMode::Loopback).await;
+async fn p7_times_keep_their_microseconds_and_others_are_refused() {
+    times_keep_their_microseconds_and_others_are_refused(Backend::Embedded).await;
+}
+
+#[tokio::test]
+async fn p7_times_keep_their_microseconds_and_others_are_refused_on_dynamodb() {
+    times_keep_their_microseconds_and_others_are_refused(Backend::DynamoDb).await;
+}
+
+/// The largest that is allowed comes back whole, of what compresses and of what does not and so takes several items;
+/// a byte more is a 413 that names the limit.
+async fn nothing_is_shortened(backend: Backend) {
+    let service = Service::on(backend, AuthMode::Loopback).await;
     let limit = quipu_core::limits::PAYLOAD_BYTES_MAX;
     let payload = format!("\"{}\"", "é".repeat((limit - 2) / 2));
-    assert_eq!(payload.len(), limit);
-    let answer = round_trip(&service, &payload, "{}").await;
-    assert_eq!(raw_member(&answer.text, "payload"), payload);
+    let noise = noisy_text(7, limit - 2);
+    for payload in [payload, noise] {
+        assert_eq!(payload.len(), limit);
+        let answer = round_trip(&service, &payload, "{}").await;
+        assert!(raw_member(&answer.text, "payload") == payload, "a payload of the largest size");
+    }
 
     let body = |payload: &str| {
         format!(r#"{{"events":[{{"session_id":"s2","agent_id":"a","event_type":"t","payload":{payload}}}]}}"#)
@@ -108,4 +130,14 @@ async fn p7_nothing_is_shortened() {
     assert_eq!(error["details"][0]["path"], "events.0.payload");
     assert!(error["error"].as_str().unwrap().contains("payload_bytes_max is 1048576"), "{error}");
     assert_eq!(service.get("/v1/sessions/s2").await.status, 404, "nothing of it is stored");
+}
+
+#[tokio::test]
+async fn p7_nothing_is_shortened() {
+    nothing_is_shortened(Backend::Embedded).await;
+}
+
+#[tokio::test]
+async fn p7_nothing_is_shortened_on_dynamodb() {
+    nothing_is_shortened(Backend::DynamoDb).await;
 }

@@ -7,13 +7,18 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-/// Processor, cores, and how long it takes to make 4 KiB and 1 MiB durable.
-pub(crate) fn describe(scratch: &Path) -> anyhow::Result<String> {
+/// Processor and cores.
+pub(crate) fn processor() -> String {
     let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = cpu.lines().find_map(|l| l.strip_prefix("model name")).unwrap_or(": unknown");
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    format!("{} × {cores}", model.trim_start_matches(['\t', ' ', ':']))
+}
+
+/// Processor, cores, and how long it takes to make 4 KiB and 1 MiB durable.
+pub(crate) fn describe(scratch: &Path) -> anyhow::Result<String> {
     let mut out = String::from("| | |\n|---|---|\n");
-    let _ = writeln!(out, "| processor | {} × {cores} |", model.trim_start_matches(['\t', ' ', ':']));
+    let _ = writeln!(out, "| processor | {} |", processor());
     for (name, size) in [("4 KiB", 4096), ("1 MiB", 1 << 20)] {
         let _ = writeln!(out, "| write and fsync {name} | {:.2} ms |", fsync_ms(scratch, size)?);
     }

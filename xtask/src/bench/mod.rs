@@ -4,7 +4,7 @@
 //! by both sides, so absolute figures are of the pair. CPU time is the server's alone, from the kernel's accounting.
 
 mod load;
-mod machine;
+pub(crate) mod machine;
 mod reads;
 mod server;
 

@@ -33,7 +33,7 @@ const SECRET: &str = "end-to-end-bootstrap-secret";
 /// Linters and the name resolution of the SDKs want a region; nothing is ever sent there.
 const REGION: &str = "us-east-1";
 
-#[derive(clap::Args)]
+#[derive(clap::Args, Default)]
 pub(crate) struct E2eArgs {
     /// Leave out the linters.
     #[arg(long)]

@@ -1,0 +1,4 @@
+//! The DynamoDB store, on emulators.
+
+mod calls;
+mod conformance;
