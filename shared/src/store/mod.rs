@@ -210,9 +210,10 @@ pub struct TenantRecord {
 /// The store of a ledger.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
-    /// Writes a batch, durably, on condition that each segment follows its session's head: nothing stands at its
-    /// first sequence, and the segment before it (if any) ends right below. With an idempotency key, also on
-    /// condition that the key is absent or expired at the batch's own time.
+    /// Writes a batch, durably, on condition that nothing stands at the first sequence of any of its segments. A store
+    /// may check more of "follows its session's head" (see `conformance::HeadCheck`), but a caller must not lean on
+    /// it: whoever commits starts at some committed end + 1, and so there is one line. With an idempotency key, also
+    /// on condition that the key is absent or expired at the batch's own time.
     ///
     /// The call itself (not its first poll) hands the batch over where [`Store::orders_commits`] is true.
     ///
