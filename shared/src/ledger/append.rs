@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
 use tokio::sync::OwnedMutexGuard;
@@ -139,16 +140,16 @@ impl Ledger {
         idempotency: Option<&IdempotencyKey>,
     ) -> Result<Appended, AppendError> {
         assert!(!events.is_empty() && events.len() <= limits::BATCH_EVENTS_MAX, "1 to 1000 events");
+        let deadline = self.clock.now().plus_ms(limits::APPEND_DEADLINE_MS);
         if let Some(key) = idempotency
-            && let Some(known) = self.store.idempotency(tenant, &key.key).await.map_err(refused)?
+            && let Some(known) = self.known(tenant, key, deadline).await?
             && self.clock.now() < known.expires_at
         {
-            return self.replay(tenant, key, &known).await;
+            return self.replay(tenant, key, &known, deadline).await;
         }
         let sessions = group(events)?;
         let salts = sessions.iter().map(|(_, events)| salts(events.len())).collect();
         let batch = Batch { tenant, sessions, salts, idempotency };
-        let deadline = self.clock.now().plus_ms(limits::APPEND_DEADLINE_MS);
         let mut attempts: Vec<Attempt> = Vec::new();
         let mut backoff = Backoff::default();
         let slots: Vec<_> =
@@ -158,7 +159,7 @@ impl Ledger {
             let Some(mut guards) = self.lock(&slots, deadline).await else {
                 return Err(AppendError::Busy { retry_after: Duration::from_secs(1) });
             };
-            let heads = self.heads(&batch, &mut guards).await?;
+            let heads = self.heads(&batch, &mut guards, deadline).await?;
             match self.commit(&batch, &heads, &mut attempts, guards, deadline).await? {
                 Outcome::Committed(index) => {
                     let attempt = attempts.swap_remove(index);
@@ -168,10 +169,9 @@ impl Ledger {
                 Outcome::Refused(retry_after) => backoff.at_least(retry_after),
                 Outcome::Taken => {
                     if let Some(key) = idempotency
-                        && let Some(known) =
-                            self.store.idempotency(tenant, &key.key).await.map_err(refused)?
+                        && let Some(known) = self.known(tenant, key, deadline).await?
                     {
-                        return self.replay(tenant, key, &known).await;
+                        return self.replay(tenant, key, &known, deadline).await;
                     }
                 }
             }
@@ -203,11 +203,53 @@ impl Ledger {
         (self.clock.now() < deadline).then_some(guards)
     }
 
-    /// The heads of the batch's sessions: those that are known, and the rest from the store.
+    /// Reads, and reads again while the store cannot be reached or asks for patience, until the deadline: a read
+    /// changes nothing, so that a batch need not fail with it. An append reads only while none of its own tries can
+    /// have been written, or to repeat an earlier answer; what follows an unknown outcome is [`Self::ours`].
+    async fn read<'s, T>(
+        &self,
+        deadline: Micros,
+        ask: impl Fn() -> BoxFuture<'s, Result<T, StoreError>>,
+    ) -> Result<T, AppendError> {
+        let mut backoff = Backoff::default();
+        loop {
+            let error = match ask().await {
+                Ok(found) => return Ok(found),
+                Err(error) => error,
+            };
+            match &error {
+                StoreError::Throttled { retry_after } => backoff.at_least(*retry_after),
+                StoreError::Unavailable { .. } | StoreError::Unknown { .. } => {}
+                StoreError::NotFound
+                | StoreError::Conflict(_)
+                | StoreError::TooLarge { .. }
+                | StoreError::Corrupt { .. } => return Err(refused(error)),
+            }
+            let wait = backoff.next();
+            if self.clock.now().plus_ms(wait.as_millis() as i64) >= deadline {
+                return Err(refused(error));
+            }
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    /// What an idempotency key stands for, if it was used.
+    async fn known(
+        &self,
+        tenant: &TenantId,
+        key: &IdempotencyKey,
+        deadline: Micros,
+    ) -> Result<Option<Idempotency>, AppendError> {
+        self.read(deadline, || self.store.idempotency(tenant, &key.key)).await
+    }
+
+    /// The heads of the batch's sessions: those that are known, and the rest from the store. Whoever waits for one of
+    /// these sessions needs the same heads, so the sessions stay locked while a read is tried again.
     async fn heads(
         &self,
         batch: &Batch<'_>,
         guards: &mut [OwnedMutexGuard<Slot>],
+        deadline: Micros,
     ) -> Result<Vec<Option<Head>>, AppendError> {
         let mut heads = Vec::with_capacity(guards.len());
         for ((session, _), slot) in batch.sessions.iter().zip(guards) {
@@ -215,7 +257,7 @@ impl Ledger {
             heads.push(match slot.fresh(now) {
                 Some(head) => head,
                 None => {
-                    let head = self.store.head(batch.tenant, session).await.map_err(refused)?;
+                    let head = self.read(deadline, || self.store.head(batch.tenant, session)).await?;
                     slot.set(head, now);
                     head
                 }
@@ -384,6 +426,7 @@ impl Ledger {
         tenant: &TenantId,
         key: &IdempotencyKey,
         known: &Idempotency,
+        deadline: Micros,
     ) -> Result<Appended, AppendError> {
         if key.body != known.body {
             return Err(AppendError::IdempotencyMismatch);
@@ -392,7 +435,7 @@ impl Ledger {
         let mut placed = Vec::with_capacity(known.segments.len());
         let mut standings = Vec::with_capacity(known.segments.len());
         for (session, first) in &known.segments {
-            let body = self.store.body(tenant, session, *first).await.map_err(refused)?;
+            let body = self.read(deadline, || self.store.body(tenant, session, *first)).await?;
             let corrupt =
                 |why: String| AppendError::Corrupt { key: format!("{tenant}/{session}#{first}"), why };
             let view = reader.open(&body).map_err(|e| corrupt(e.to_string()))?;
