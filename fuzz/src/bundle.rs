@@ -1,6 +1,9 @@
 //! Evidence bundles.
 
-use quipu_core::bundle::{Header, Record, parse, push_end, push_event, push_head, push_header, push_session};
+use quipu_core::bundle::{
+    Header, Record, parse, push_checkpoint, push_end, push_event, push_head, push_header, push_proof,
+    push_rotation, push_session,
+};
 use quipu_core::note::VerifierKey;
 use quipu_core::verify::{Options, Verdict, verify_bundle};
 
@@ -50,7 +53,10 @@ fn check_record(record: &Record<'_>) {
         }
         Record::Session(session) => push_session(&mut line, session),
         Record::Event(event) => push_event(&mut line, &event.event()),
+        Record::Proof(proof) => push_proof(&mut line, proof),
         Record::Head(note) => push_head(&mut line, note),
+        Record::Rotation(note) => push_rotation(&mut line, note),
+        Record::Checkpoint(note) => push_checkpoint(&mut line, note),
         Record::End { sessions, events } => push_end(&mut line, *sessions, *events),
     }
     assert_eq!(line.pop(), Some('\n'));

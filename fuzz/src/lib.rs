@@ -10,12 +10,14 @@
 
 mod bundle;
 mod json;
+mod log;
 mod note;
 mod request;
 mod segment;
 
 pub use bundle::bundle;
 pub use json::json;
+pub use log::log;
 pub use note::note;
 pub use request::request;
 pub use segment::segment;

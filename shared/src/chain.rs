@@ -6,7 +6,7 @@
 use sha2::{Digest, Sha256};
 
 use crate::event::{Content, EventRef};
-use crate::ids::{self, EventHash, SessionId, TenantId, encode_hex};
+use crate::ids::{self, EventHash, Seq, SessionId, TenantId, encode_hex};
 use crate::json::{self, Kind};
 use crate::limits;
 
@@ -158,7 +158,12 @@ impl ChainCheck {
         Self { hasher: Hasher::new(tenant, session), next: 0, prev: EventHash::ZERO }
     }
 
-    /// How many events were right so far.
+    /// Goes on after the event before `next`, whose hash is `prev`.
+    pub fn resume(tenant: &TenantId, session: &SessionId, next: Seq, prev: EventHash) -> Self {
+        Self { hasher: Hasher::new(tenant, session), next: next.get(), prev }
+    }
+
+    /// The sequence that comes next; of a chain that began at 0, how many events were right so far.
     pub fn count(&self) -> u64 {
         self.next
     }

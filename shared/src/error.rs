@@ -21,6 +21,8 @@ pub enum ErrorCode {
     MethodNotAllowed,
     /// It exists already.
     Conflict,
+    /// The event is stored, and the log does not hold it yet. Try again.
+    NotInLogYet,
     /// This `Idempotency-Key` came with another body.
     IdempotencyMismatch,
     /// Over a size limit, which the message names.
@@ -53,6 +55,7 @@ impl ErrorCode {
             Self::NotFound => "not_found",
             Self::MethodNotAllowed => "method_not_allowed",
             Self::Conflict => "conflict",
+            Self::NotInLogYet => "not_in_log_yet",
             Self::IdempotencyMismatch => "idempotency_mismatch",
             Self::TooLarge => "too_large",
             Self::UnsupportedMediaType => "unsupported_media_type",
@@ -73,7 +76,7 @@ impl ErrorCode {
             Self::Forbidden => 403,
             Self::NotFound => 404,
             Self::MethodNotAllowed => 405,
-            Self::Conflict => 409,
+            Self::Conflict | Self::NotInLogYet => 409,
             Self::IdempotencyMismatch => 422,
             Self::TooLarge => 413,
             Self::UnsupportedMediaType => 415,
@@ -93,6 +96,7 @@ impl ErrorCode {
             Self::NotFound => "Not found",
             Self::MethodNotAllowed => "Method not allowed",
             Self::Conflict => "Conflict",
+            Self::NotInLogYet => "Not in the log yet, try again",
             Self::IdempotencyMismatch => "Idempotency-Key was used with another body",
             Self::TooLarge => "Too large",
             Self::UnsupportedMediaType => "Unsupported media type",
@@ -108,7 +112,7 @@ impl ErrorCode {
     /// True if the same request may succeed later.
     pub const fn is_retryable(self) -> bool {
         match self {
-            Self::Busy | Self::OutcomeUnknown | Self::Unavailable => true,
+            Self::NotInLogYet | Self::Busy | Self::OutcomeUnknown | Self::Unavailable => true,
             Self::InvalidBody
             | Self::ValidationFailed
             | Self::InvalidParameter

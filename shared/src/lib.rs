@@ -1,5 +1,7 @@
 //! The Quipu ledger: the event, its chain, the stores, the proofs. ARCHITECTURE.md is the map.
 
+#[cfg(feature = "archive")]
+pub mod archive;
 pub mod auth;
 #[cfg(feature = "aws")]
 pub mod aws;
@@ -17,7 +19,9 @@ pub mod json;
 pub mod kinds;
 pub mod ledger;
 pub mod limits;
+pub mod log;
 pub mod note;
+pub mod objects;
 pub mod random;
 pub mod segment;
 pub mod statement;

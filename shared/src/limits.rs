@@ -153,7 +153,98 @@ pub const WHOLE_ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Longest `search` text, bytes.
 pub const SEARCH_BYTES_MAX: usize = 1024;
 
+/// How long before its time an archived segment counts as expired, ms: clocks differ, and a store that deletes by itself
+/// may be that early. 60 s.
+pub const EXPIRY_MARGIN_MS: i64 = 60 * 1000;
+
+/// A batch is closed once its oldest segment is this old, ms: 15 min (DESIGN section 5).
+pub const ARCHIVE_MAX_AGE_MS: i64 = 15 * 60 * 1000;
+
+/// A batch is closed at this many bytes of events before compression: 64 MB (DESIGN section 5).
+pub const ARCHIVE_MAX_BYTES: u64 = 64 * 1000 * 1000;
+
+/// Most segments in one batch: their attributes (about 500 bytes each) are held while it is made, and its header has
+/// a line for each of its sessions.
+pub const ARCHIVE_SEGMENTS_MAX: usize = 20_000;
+
+/// Rows that the writer of a batch gathers before it hands them to the encoders, at most.
+pub const ARCHIVE_CHUNK_ROWS: usize = 1024;
+
+/// Bytes of rows that the writer of a batch gathers before it hands them to the encoders, and one row more.
+pub const ARCHIVE_CHUNK_BYTES: usize = 1024 * 1024;
+
+/// Bytes of rows before encoding after which a row group ends.
+pub const ARCHIVE_GROUP_BYTES: usize = 32 * 1024 * 1024;
+
+/// Bytes after which a page of a column ends, before compression; one value more may stand in it.
+pub const ARCHIVE_PAGE_BYTES: usize = 2 * 1024 * 1024;
+
+/// Bytes after which a column's dictionary is given up for a row group.
+pub const ARCHIVE_DICTIONARY_BYTES: usize = 256 * 1024;
+
+/// Distinct values that a bloom filter of a row group is made for, at most; it shrinks to what is there.
+pub const ARCHIVE_BLOOM_VALUES_MAX: u64 = 1 << 17;
+
+/// Largest page that is read back, bytes after decompression: a hostile file cannot ask for more.
+pub const ARCHIVE_PAGE_READ_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// Most values of a page that is read back. Parquet's writers end a page at 20,000.
+pub const ARCHIVE_PAGE_VALUES_MAX: u64 = 1 << 16;
+
+/// Largest footer of a batch that is read back, bytes: a row group of 34 columns takes 4 KB.
+pub const ARCHIVE_FOOTER_BYTES_MAX: u64 = 8 * 1024 * 1024;
+
+/// Rows that are read back at once, at most.
+pub const ARCHIVE_READ_ROWS: usize = 1024;
+
+/// Bytes of columns that the rows read back at once should take, besides the pages they begin and end in.
+pub const ARCHIVE_READ_BYTES: usize = 16 * 1024 * 1024;
+
+/// Memory for the runs of an archive's batches while they are verified, bytes: 64 MiB, about 300,000 runs. What is more
+/// goes to temporary files.
+pub const VERIFY_RUNS_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// Temporary files that a verifier has open at once; each buffers 64 KiB.
+pub const VERIFY_RUN_FILES_MAX: usize = 128;
+
+/// Largest object of a batch that a verifier reads, bytes: 1 GiB. A batch is closed at [`ARCHIVE_MAX_BYTES`] before
+/// compression, which may be set up to 1 GB.
+pub const VERIFY_OBJECT_BYTES_MAX: u64 = 1024 * 1024 * 1024;
+
+/// Objects that a verifier reads at once, tiles and small notes: a bucket answers each after some 20 ms.
+pub const VERIFY_READS_AT_ONCE: usize = 32;
+
+/// Most leaves of a log: a number of leaves is kept as a signed 64-bit number by some readers (SQL, Java).
+pub const TREE_SIZE_MAX: u64 = i64::MAX as u64;
+
+/// Largest header of a batch, bytes: 64 MiB. A run takes about 180 bytes of it, so some 350,000 sessions in one batch.
+pub const HEADER_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// Largest identity of an archive, bytes: room for sixteen rotations of the largest size.
+pub const IDENTITY_BYTES_MAX: usize = 16 * NOTE_BYTES_MAX;
+
+/// Tiles that a reader of a log keeps: 256 of 8 KiB are 2 MiB.
+pub const LOG_TILES_KEPT: usize = 256;
+
+/// Tiles that a reader of a log fetches at once.
+pub const LOG_READS_AT_ONCE: usize = 16;
+
+/// Slowest way to an archive that counts as one, bytes a millisecond: 1 MB/s, a poor uplink of an office. By it a call
+/// that carries an object has more time than [`REMOTE_CALL_MS`].
+pub const OBJECT_BYTES_PER_MS_MIN: u64 = 1000;
+
+/// Largest part of an object that one request fetches, bytes: 8 MiB. A longer object is fetched in several at once, as
+/// S3's performance guide advises (8 to 16 MB), and no answer is so long that its loss costs much.
+pub const OBJECT_PART_BYTES: u64 = 8 * 1024 * 1024;
+
+/// Most requests under way at once for one call of an archive: connections of one host that a small machine and a
+/// Lambda function (1,024 files, service quota) can have several times over.
+pub const OBJECT_REQUESTS_MAX: usize = 16;
+
 const _: () = {
+    assert!(ARCHIVE_PAGE_BYTES + PAYLOAD_BYTES_MAX < ARCHIVE_PAGE_READ_BYTES_MAX);
+    assert!(ARCHIVE_DICTIONARY_BYTES + METADATA_BYTES_MAX < ARCHIVE_PAGE_READ_BYTES_MAX);
+    assert!(HEAD_CACHE_MS + EXPIRY_MARGIN_MS < HOT_RETENTION_MS_MIN);
     assert!(HEAD_CACHE_MS < HOT_RETENTION_MS_MIN, "a cached head must not outlive what it names");
     assert!(BODY_BYTES_MAX <= BODY_UNPACKED_BYTES_MAX);
     assert!(PAYLOAD_BYTES_MAX + METADATA_BYTES_MAX < BODY_BYTES_MAX);

@@ -10,10 +10,13 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use ed25519_dalek::{Signature, Signer as _, SigningKey as DalekSigningKey, VerifyingKey};
 use sha2::{Digest, Sha256};
 
-use crate::limits;
+use crate::{limits, random};
 
 /// Signature type byte of Ed25519 (c2sp.org/signed-note).
 const ED25519: u8 = 0x01;
+
+/// What the text of a private key begins with.
+const PRIVATE: &str = "PRIVATE+KEY+";
 
 /// Why a note or a key is not good.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -28,8 +31,8 @@ pub enum NoteError {
     /// Not a signed note.
     #[error("malformed note: {0}")]
     Malformed(&'static str),
-    /// Not a verifier key.
-    #[error("malformed verifier key: {0}")]
+    /// Not a verifier key, or not a private one.
+    #[error("malformed key: {0}")]
     Key(&'static str),
     /// No signature of the key that was asked for.
     #[error("note is not signed by {0}")]
@@ -104,6 +107,14 @@ impl VerifierKey {
         Self::new(name, key)
     }
 
+    /// The same key under another name.
+    ///
+    /// # Errors
+    /// If the name cannot stand in a note.
+    pub fn renamed(&self, name: &str) -> Result<Self, NoteError> {
+        Self::new(name, self.key)
+    }
+
     /// The note that a text (which must end in a newline) and its signature by this key make: for keys whose
     /// private half is elsewhere.
     ///
@@ -164,6 +175,14 @@ impl fmt::Debug for VerifierKey {
     }
 }
 
+/// The text of a note (with its last newline), unverified: to find out which key must have signed it.
+///
+/// # Errors
+/// If it is not a note.
+pub fn unverified_text(note: &str) -> Result<&str, NoteError> {
+    split(note).map(|(text, _)| text)
+}
+
 /// Splits a note into its text (with its last newline) and its signature lines.
 fn split(note: &str) -> Result<(&str, &str), NoteError> {
     if note.len() > limits::NOTE_BYTES_MAX {
@@ -214,6 +233,57 @@ impl NoteSigner {
         Ok(Self { key, verifier })
     }
 
+    /// The same key under another name: a checkpoint is signed under its log's origin (docs/format.md, section 8).
+    ///
+    /// # Errors
+    /// If the name cannot stand in a note.
+    pub fn renamed(&self, name: &str) -> Result<Self, NoteError> {
+        let verifier = VerifierKey::new(name, self.key.verifying_key())?;
+        Ok(Self { key: self.key.clone(), verifier })
+    }
+
+    /// A new key, from the operating system's randomness.
+    ///
+    /// # Errors
+    /// If the name cannot stand in a note.
+    pub fn generate(name: &str) -> Result<Self, NoteError> {
+        Self::from_seed(name, &random::bytes())
+    }
+
+    /// Reads a private key: `PRIVATE+KEY+<name>+<key id>+<base64(0x01 || seed)>`, the form of Go's note signers
+    /// (golang.org/x/mod/sumdb/note), with or without a newline at its end.
+    ///
+    /// # Errors
+    /// What is wrong with it. The message holds nothing of the key.
+    pub fn parse_private(text: &str) -> Result<Self, NoteError> {
+        let line = text.strip_suffix('\n').unwrap_or(text);
+        let rest = line.strip_prefix(PRIVATE).ok_or(NoteError::Key("it does not begin with PRIVATE+KEY+"))?;
+        let mut parts = rest.splitn(3, '+');
+        let (Some(name), Some(id), Some(key)) = (parts.next(), parts.next(), parts.next()) else {
+            return Err(NoteError::Key("expected PRIVATE+KEY+name+id+base64"));
+        };
+        let bytes = BASE64.decode(key).map_err(|_| NoteError::Key("its last part is not base64"))?;
+        let seed: [u8; 32] = match bytes.split_first() {
+            Some((&ED25519, seed)) => {
+                seed.try_into().map_err(|_| NoteError::Key("its seed is not 32 bytes"))?
+            }
+            _ => return Err(NoteError::Key("it is not an Ed25519 key")),
+        };
+        let signer = Self::from_seed(name, &seed)?;
+        if crate::ids::decode_hex(id) != Some(signer.verifier.id) {
+            return Err(NoteError::Key("its key id does not belong to this name and key"));
+        }
+        Ok(signer)
+    }
+
+    /// The private key as [`Self::parse_private`] reads it, with a newline at its end. Whoever has it can sign.
+    pub fn private_text(&self) -> String {
+        let mut key = vec![ED25519];
+        key.extend_from_slice(self.key.as_bytes());
+        let (name, id) = (&self.verifier.name, crate::ids::hex(&self.verifier.id));
+        format!("{PRIVATE}{name}+{id}+{}\n", BASE64.encode(key))
+    }
+
     /// The key that verifies what this one signs.
     pub fn verifier(&self) -> &VerifierKey {
         &self.verifier
@@ -238,6 +308,7 @@ mod tests {
     use signed_note::Verifier as _;
 
     /// The example of Go's golang.org/x/mod/sumdb/note.
+    const GO_PRIVATE: &str = "PRIVATE+KEY+PeterNeumann+c74f20a3+AYEKFALVFGyNhPJEMzD1QIDr+Y7hfZx09iUvxdXHKDFz";
     const GO_KEY: &str = "PeterNeumann+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW";
     const GO_NOTE: &str = "If you think cryptography is the answer to your problem,\n\
         then you don't know what your problem is.\n\n\
@@ -255,6 +326,22 @@ mod tests {
     }
 
     #[test]
+    fn private_keys_read_back() {
+        let signer = NoteSigner::parse_private(GO_PRIVATE).unwrap();
+        assert_eq!(signer.verifier().to_string(), GO_KEY);
+        assert_eq!(signer.private_text(), format!("{GO_PRIVATE}\n"));
+        for bad in ["", "PRIVATE+KEY+a", &GO_PRIVATE.replace("c7", "c8"), &GO_PRIVATE[..70], GO_KEY] {
+            assert!(NoteSigner::parse_private(bad).is_err(), "{bad}");
+        }
+        // Enough of them for base64 to hold a + on either side.
+        for _ in 0..64 {
+            let signer = NoteSigner::generate("local-1/_log").unwrap();
+            let read = NoteSigner::parse_private(&signer.private_text()).unwrap();
+            assert_eq!(read.verifier(), signer.verifier());
+        }
+    }
+
+    #[test]
     fn another_implementation_agrees() {
         let signer = NoteSigner::from_seed("local-1/_receipt", &[7; 32]).unwrap();
         let note = signer.sign("quipu.receipt.v1\nacme\ns — 1\n0\nff\n1\n");
@@ -265,6 +352,18 @@ mod tests {
         let (verified, unverified) = parsed.verify(&list).unwrap();
         assert_eq!((verified.len(), unverified.len()), (1, 0));
         assert_eq!(parsed.text(), signer.verifier().open(&note).unwrap().as_bytes());
+    }
+
+    #[test]
+    fn a_key_signs_under_another_name() {
+        let signer = NoteSigner::from_seed("d/_log", &[3; 32]).unwrap();
+        let renamed = signer.renamed("d/acme").unwrap();
+        let direct = NoteSigner::from_seed("d/acme", &[3; 32]).unwrap();
+        assert_eq!(renamed.verifier(), direct.verifier());
+        let note = renamed.sign("a\n");
+        assert_eq!(direct.verifier().open(&note), Ok("a\n"));
+        assert_eq!(signer.verifier().open(&note), Err(NoteError::NotSigned("d/_log".into())));
+        assert!(signer.renamed("d acme").is_err());
     }
 
     #[test]

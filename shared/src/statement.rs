@@ -162,7 +162,7 @@ impl Standing {
     }
 }
 
-fn parse_time(text: &str) -> Result<Micros, StatementError> {
+pub(crate) fn parse_time(text: &str) -> Result<Micros, StatementError> {
     parse_decimal(text).and_then(Micros::new).ok_or(StatementError::Syntax("time"))
 }
 

@@ -62,10 +62,12 @@ fn start_makes_what_serve_needs_again_changes_nothing_and_stop_ends_it() {
     let key = |hash: &str, range: &str| json!([{"AttributeName": hash, "KeyType": "HASH"}, {"AttributeName": range, "KeyType": "RANGE"}]);
     assert_eq!(table["KeySchema"], key("pk", "sk"));
     let indexes = table["GlobalSecondaryIndexes"].as_array().unwrap();
-    assert_eq!(indexes.len(), 1);
-    assert_eq!(indexes[0]["IndexName"], "feed");
-    assert_eq!(indexes[0]["KeySchema"], key("f", "c"));
-    assert_eq!(indexes[0]["Projection"], json!({"ProjectionType": "INCLUDE", "NonKeyAttributes": ["m"]}));
+    assert_eq!(indexes.len(), 2);
+    for (index, (name, hash, projects)) in indexes.iter().zip([("feed", "f", "m"), ("open", "o", "z")]) {
+        assert_eq!((&index["IndexName"], &index["KeySchema"]), (&json!(name), &key(hash, "c")));
+        let projection = json!({"ProjectionType": "INCLUDE", "NonKeyAttributes": [projects]});
+        assert_eq!(index["Projection"], projection);
+    }
     let expiry = call(&url, "DynamoDB_20120810.DescribeTimeToLive", &name);
     assert_eq!(expiry["TimeToLiveDescription"]["AttributeName"], "ttl");
     assert_eq!(expiry["TimeToLiveDescription"]["TimeToLiveStatus"], "ENABLED");

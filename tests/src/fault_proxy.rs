@@ -1,8 +1,8 @@
-//! A reverse proxy before the DynamoDB stand-in that breaks chosen calls as a network or a service does.
+//! A reverse proxy before the stand-in of DynamoDB or S3 that breaks chosen calls as a network or a service does.
 //!
-//! It knows the operation from `X-Amz-Target`, counts every request that arrives (an SDK's retry is a request of
-//! its own, as on the bill), and does to the nth of an operation what was planned for it. Everything else goes
-//! through as it came: bodies whole, `x-amz-crc32` and all other headers but the hop-by-hop ones.
+//! It knows the operation from `X-Amz-Target`, or of S3 from method and query, counts every request that arrives (an
+//! SDK's retry is a request of its own, as on the bill), and does to the nth of an operation what was planned for it.
+//! Everything else goes through as it came: bodies whole, `x-amz-crc32` and all other headers but the hop-by-hop ones.
 //!
 //! It runs on a thread of its own, so that a test may block.
 
@@ -14,7 +14,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use axum::http::{HeaderMap, Request, Response, StatusCode, header};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, Method, Request, Response, StatusCode, header};
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
@@ -36,7 +37,7 @@ pub enum WireFault {
     Status500,
     /// Applied; 500 `InternalServerError`.
     Status500AfterApply,
-    /// Not applied; 400 `ProvisionedThroughputExceededException`.
+    /// Not applied; 400 `ProvisionedThroughputExceededException`, or of S3 503 `SlowDown`.
     Throttle,
     /// Not applied; 400 `TransactionConflictException`, or for `TransactWriteItems`
     /// `TransactionCanceledException` with a reason for each item, of which the last is the conflict.
@@ -48,7 +49,7 @@ pub enum WireFault {
 }
 
 impl WireFault {
-    /// Whether DynamoDB could do this to such a call.
+    /// Whether the service could do this to such a call.
     fn fits(self, operation: &str) -> bool {
         let writes = ["PutItem", "UpdateItem", "DeleteItem", "TransactWriteItems"];
         self != Self::TransactionConflict || writes.contains(&operation)
@@ -245,14 +246,14 @@ impl Connection {
     async fn exchange(&self, request: Request<Incoming>) -> io::Result<Reply> {
         let (mut parts, body) = request.into_parts();
         let body = body.collect().await.map_err(io::Error::other)?.to_bytes();
-        let target = parts.headers.get("x-amz-target").and_then(|value| value.to_str().ok()).unwrap_or("");
-        let operation = target.rsplit('.').next().unwrap_or("").to_owned();
+        let operation = operation_of(&parts);
         remove_hop_by_hop(&mut parts.headers);
         let items = items_in(&operation, &body);
+        let is_s3 = !parts.headers.contains_key("x-amz-target");
         let request = Request::from_parts(parts, Full::new(body));
 
         let fault = lock(&self.plan).arrive(&operation);
-        let reply = self.answer(request, fault, items).await;
+        let reply = self.answer(request, fault, items, is_s3).await;
         lock(&self.plan).under_way -= 1;
         reply
     }
@@ -262,16 +263,17 @@ impl Connection {
         request: Request<Full<Bytes>>,
         fault: Option<WireFault>,
         items: Option<usize>,
+        is_s3: bool,
     ) -> io::Result<Reply> {
         match fault {
             None => self.forward(request).await,
             Some(WireFault::DropRequest) => Err(dropped()),
             Some(WireFault::DropReply) => self.forward(request).await.and(Err(dropped())),
-            Some(WireFault::Status500) => Ok(internal_server_error()),
+            Some(WireFault::Status500) => Ok(internal_server_error(is_s3)),
             Some(WireFault::Status500AfterApply) => {
-                self.forward(request).await.map(|_| internal_server_error())
+                self.forward(request).await.map(|_| internal_server_error(is_s3))
             }
-            Some(WireFault::Throttle) => Ok(throttled()),
+            Some(WireFault::Throttle) => Ok(throttled(is_s3)),
             Some(WireFault::TransactionConflict) => Ok(conflict(items)),
             Some(WireFault::Slow(time)) => {
                 tokio::time::sleep(time).await;
@@ -332,7 +334,30 @@ fn items_in(operation: &str, body: &[u8]) -> Option<usize> {
     input["TransactItems"].as_array().map(Vec::len)
 }
 
-fn internal_server_error() -> Reply {
+/// The operation as the service's reference names it; nothing if it is not known.
+fn operation_of(parts: &Parts) -> String {
+    if let Some(target) = parts.headers.get("x-amz-target") {
+        return target.to_str().unwrap_or("").rsplit('.').next().unwrap_or("").to_owned();
+    }
+    let query = parts.uri.query().unwrap_or("");
+    let named = query.split('&').find_map(|pair| pair.strip_prefix("x-id="));
+    let operation = match named {
+        Some(name) => name,
+        None if query.contains("list-type=2") => "ListObjectsV2",
+        None if parts.method == Method::HEAD && parts.uri.path().matches('/').count() > 1 => "HeadObject",
+        None => "",
+    };
+    operation.to_owned()
+}
+
+fn internal_server_error(is_s3: bool) -> Reply {
+    if is_s3 {
+        return s3_error(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "InternalError",
+            "We encountered an internal error.",
+        );
+    }
     reply(
         StatusCode::INTERNAL_SERVER_ERROR,
         "InternalServerError",
@@ -340,7 +365,10 @@ fn internal_server_error() -> Reply {
     )
 }
 
-fn throttled() -> Reply {
+fn throttled(is_s3: bool) -> Reply {
+    if is_s3 {
+        return s3_error(StatusCode::SERVICE_UNAVAILABLE, "SlowDown", "Please reduce your request rate.");
+    }
     let message = "The level of configured provisioned throughput for the table was exceeded. Consider increasing \
         your provisioning level with the UpdateTable API.";
     reply(StatusCode::BAD_REQUEST, "ProvisionedThroughputExceededException", json!({"message": message}))
@@ -363,6 +391,13 @@ fn conflict(items: Option<usize>) -> Reply {
     // The capital M is DynamoDB's own.
     let body = json!({"CancellationReasons": reasons, "Message": message});
     reply(StatusCode::BAD_REQUEST, "TransactionCanceledException", body)
+}
+
+fn s3_error(status: StatusCode, code: &str, message: &str) -> Reply {
+    let body =
+        format!("<?xml version=\"1.0\"?>\n<Error><Code>{code}</Code><Message>{message}</Message></Error>");
+    let reply = Response::builder().status(status).header(header::CONTENT_TYPE, "application/xml");
+    reply.body(Full::new(Bytes::from(body))).expect("a valid answer")
 }
 
 fn reply(status: StatusCode, error: &str, mut body: Value) -> Reply {

@@ -110,8 +110,9 @@ fn describe(error: &dyn std::error::Error) -> String {
 }
 
 /// What an operator should do about it, if that is known. Codes are those of the services' common errors, of DynamoDB
-/// (link above) and of KMS: <https://docs.aws.amazon.com/kms/latest/APIReference/CommonErrors.html>. Without a code it
-/// is about a request that never left.
+/// (link above) of KMS: <https://docs.aws.amazon.com/kms/latest/APIReference/CommonErrors.html> and of S3:
+/// <https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html>. Without a code it is about a request that
+/// never left.
 fn mend(code: &str, message: &str) -> Option<String> {
     let hint = match code.strip_suffix("Exception").unwrap_or(code) {
         "ResourceNotFound" => {
@@ -129,7 +130,11 @@ fn mend(code: &str, message: &str) -> Option<String> {
                 "the credentials lack {what}: allow it (infra/template.yaml shows the policies) ({code}: {message})"
             ));
         }
+        "NoSuchBucket" => {
+            "the bucket is not there: check its name and AWS_REGION, or deploy infra/template.yaml"
+        }
         "UnrecognizedClient"
+        | "InvalidAccessKeyId"
         | "InvalidClientTokenId"
         | "MissingAuthenticationToken"
         | "IncompleteSignature" => {
@@ -139,6 +144,7 @@ fn mend(code: &str, message: &str) -> Option<String> {
         "InvalidSignature" | "SignatureDoesNotMatch" if message.starts_with("Signature ") => {
             "the clock of this machine is wrong: set it"
         }
+        "RequestTimeTooSkewed" => "the clock of this machine is wrong: set it",
         "InvalidSignature" | "SignatureDoesNotMatch" => {
             "AWS_SECRET_ACCESS_KEY does not belong to AWS_ACCESS_KEY_ID: export both anew"
         }

@@ -12,6 +12,7 @@ use aws_sdk_kms::types::{MessageType, SigningAlgorithmSpec};
 use super::{Again, CallError, Connection, retried};
 use crate::clock::Clock;
 use crate::ledger::{Identity, IdentitySource};
+use crate::log::signer::LogSigner;
 use crate::note::{NoteSigner, VerifierKey};
 use crate::random;
 use crate::statement::{self, log_key_name, receipt_key_name};
@@ -39,11 +40,74 @@ struct Maker {
     clock: Arc<dyn Clock>,
 }
 
+/// The log key, asked to sign where it lives.
+#[derive(Clone)]
+pub struct KmsSigner {
+    kms: aws_sdk_kms::Client,
+    log_key: String,
+    public: Arc<tokio::sync::OnceCell<[u8; 32]>>,
+    /// The name of the key itself, which the deployment's identity says.
+    identity: Arc<KmsIdentity>,
+}
+
+impl KmsSigner {
+    /// Signs with this key for the deployment of this identity. `log_key`: id, ARN or alias of an Ed25519 KMS key.
+    pub fn new(connection: &Connection, identity: Arc<KmsIdentity>, log_key: &str) -> Self {
+        let public = Arc::new(tokio::sync::OnceCell::new());
+        Self { kms: connection.kms(), log_key: log_key.to_owned(), public, identity }
+    }
+
+    async fn public(&self) -> Result<&[u8; 32], StoreError> {
+        self.public.get_or_try_init(|| public_key(&self.kms, &self.log_key)).await
+    }
+}
+
+#[async_trait]
+impl LogSigner for KmsSigner {
+    async fn verifier(&self) -> Result<VerifierKey, StoreError> {
+        let deployment = self.identity.identity().await?.deployment;
+        VerifierKey::from_public(&log_key_name(&deployment), self.public().await?).map_err(damaged)
+    }
+
+    async fn sign(&self, name: &str, text: &str) -> Result<String, StoreError> {
+        let key = VerifierKey::from_public(name, self.public().await?).map_err(damaged)?;
+        let signature = sign(&self.kms, &self.log_key, text).await?;
+        // Checked against the public half before anybody sees it.
+        key.attach(text, &signature).map_err(damaged)
+    }
+}
+
+/// The public half of an Ed25519 key in KMS.
+async fn public_key(kms: &aws_sdk_kms::Client, log_key: &str) -> Result<[u8; 32], StoreError> {
+    let public = retried(Again::IfUnknown, || {
+        let request = kms.get_public_key().key_id(log_key);
+        async { request.send().await.map_err(CallError::from) }
+    });
+    let public = public.await.map_err(CallError::into_store)?.public_key;
+    let public = public.as_ref().and_then(|blob| blob.as_ref().strip_prefix(&SPKI_PREFIX));
+    public.and_then(|key| <[u8; 32]>::try_from(key).ok()).ok_or_else(|| StoreError::Unavailable {
+        why: "QUIPU_LOG_KEY is not an Ed25519 key (ECC_NIST_EDWARDS25519)".into(),
+    })
+}
+
+/// The signature of a key in KMS over a text.
+async fn sign(kms: &aws_sdk_kms::Client, log_key: &str, text: &str) -> Result<Vec<u8>, StoreError> {
+    let signed = retried(Again::IfUnknown, || {
+        let request = kms.sign().key_id(log_key).message(Blob::new(text.as_bytes()));
+        let request = request.message_type(MessageType::Raw);
+        let request = request.signing_algorithm(SigningAlgorithmSpec::Ed25519Sha512);
+        async { request.send().await.map_err(CallError::from) }
+    });
+    let signature = signed.await.map_err(CallError::into_store)?.signature;
+    signature.map(Blob::into_inner).ok_or_else(|| damaged("KMS gave no signature"))
+}
+
 /// The identity as it stands in the table.
 struct Record {
     deployment: String,
     log_key: String,
     certificates: Vec<String>,
+    rotations: Vec<String>,
     sealed: Vec<u8>,
 }
 
@@ -67,19 +131,24 @@ impl KmsIdentity {
     async fn find(&self) -> Result<Option<Record>, StoreError> {
         let Some(item) = self.store.identity().await? else { return Ok(None) };
         let text = |name: &str| item.get(name).and_then(|v| v.as_s().ok()).cloned();
-        let list = |name: &str| item.get(name).and_then(|v| v.as_l().ok());
-        let certificates = list("certificates").map(|l| l.iter().filter_map(|v| v.as_s().ok().cloned()));
+        let notes = |name: &str| {
+            let note = |value: &AttributeValue| value.as_s().ok().cloned();
+            item.get(name).map(|list| list.as_l().ok()?.iter().map(note).collect::<Option<Vec<_>>>())
+        };
+        let certificates = notes("certificates").flatten();
+        // Not there until the log key is first replaced.
+        let rotations = notes("rotations").unwrap_or_else(|| Some(Vec::new()));
         let sealed = item.get("sealed").and_then(|v| v.as_b().ok()).map(|blob| blob.as_ref().to_vec());
-        match (text("deployment"), text("log_key"), certificates, sealed) {
-            (Some(deployment), Some(log_key), Some(certificates), Some(sealed)) => {
-                Ok(Some(Record { deployment, log_key, certificates: certificates.collect(), sealed }))
+        match (text("deployment"), text("log_key"), certificates, rotations, sealed) {
+            (Some(deployment), Some(log_key), Some(certificates), Some(rotations), Some(sealed)) => {
+                Ok(Some(Record { deployment, log_key, certificates, rotations, sealed }))
             }
             _ => Err(damaged("a part of it is missing")),
         }
     }
 
     async fn unseal(&self, record: Record) -> Result<Identity, StoreError> {
-        let Record { deployment, log_key, certificates, sealed } = record;
+        let Record { deployment, log_key, certificates, rotations, sealed } = record;
         let log_key = VerifierKey::parse(&log_key).map_err(damaged)?;
         let mut newest = None;
         for certificate in &certificates {
@@ -99,36 +168,19 @@ impl KmsIdentity {
         if newest.as_ref() != Some(receipt_key.verifier()) {
             return Err(damaged("the newest certificate is for another key"));
         }
-        Ok(Identity { deployment, log_key, certificates, receipt_key })
+        Ok(Identity { deployment, log_key, certificates, rotations, receipt_key })
     }
 
     /// Makes one. Of several who do this at once, the first to write it wins, and all take that.
     async fn make(&self, maker: &Maker) -> Result<(), StoreError> {
         let deployment = format!("aws-{}", crate::ids::hex(&random::bytes::<8>()));
-        let public = retried(Again::IfUnknown, || {
-            let request = self.kms.get_public_key().key_id(&maker.log_key);
-            async { request.send().await.map_err(CallError::from) }
-        });
-        let public = public.await.map_err(CallError::into_store)?.public_key;
-        let public = public.as_ref().and_then(|blob| blob.as_ref().strip_prefix(&SPKI_PREFIX));
-        let public = public.and_then(|key| <&[u8; 32]>::try_from(key).ok()).ok_or_else(|| {
-            StoreError::Unavailable {
-                why: "QUIPU_LOG_KEY is not an Ed25519 key (ECC_NIST_EDWARDS25519)".into(),
-            }
-        })?;
-        let log_key = VerifierKey::from_public(&log_key_name(&deployment), public).map_err(damaged)?;
+        let public = public_key(&self.kms, &maker.log_key).await?;
+        let log_key = VerifierKey::from_public(&log_key_name(&deployment), &public).map_err(damaged)?;
         let seed = random::bytes::<32>();
         let receipt_key = NoteSigner::from_seed(&receipt_key_name(&deployment), &seed).map_err(damaged)?;
         let text = statement::certificate(&deployment, receipt_key.verifier(), maker.clock.now());
-        let signed = retried(Again::IfUnknown, || {
-            let request = self.kms.sign().key_id(&maker.log_key).message(Blob::new(text.as_bytes()));
-            let request = request.message_type(MessageType::Raw);
-            let request = request.signing_algorithm(SigningAlgorithmSpec::Ed25519Sha512);
-            async { request.send().await.map_err(CallError::from) }
-        });
-        let signature = signed.await.map_err(CallError::into_store)?.signature;
-        let signature = signature.ok_or_else(|| damaged("KMS gave no signature"))?;
-        let certificate = log_key.attach(&text, signature.as_ref()).map_err(damaged)?;
+        let signature = sign(&self.kms, &maker.log_key, &text).await?;
+        let certificate = log_key.attach(&text, &signature).map_err(damaged)?;
         let sealed = retried(Again::IfUnknown, || {
             let request = self.kms.encrypt().key_id(&self.seal_key).plaintext(Blob::new(seed));
             let request = request.encryption_context(CONTEXT.0, CONTEXT.1);

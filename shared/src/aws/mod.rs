@@ -8,7 +8,7 @@ mod identity;
 mod log;
 
 pub use call::{Again, CallError, RETRY_AFTER, retried};
-pub use identity::KmsIdentity;
+pub use identity::{KmsIdentity, KmsSigner};
 pub use log::init_log;
 
 use std::time::Duration;
@@ -36,6 +36,8 @@ pub struct Connection {
     config: SdkConfig,
     dynamodb: Option<String>,
     kms: Option<String>,
+    #[cfg_attr(not(feature = "s3"), expect(dead_code, reason = "the client of S3 alone asks"))]
+    s3: Option<String>,
 }
 
 fn endpoint(service: &str) -> Option<String> {
@@ -61,14 +63,17 @@ impl Connection {
         let credentials = Credentials::new(id, secret, variable("AWS_SESSION_TOKEN"), None, "environment");
         let credentials = SharedCredentialsProvider::new(credentials);
         let (dynamodb, kms) = (endpoint("AWS_ENDPOINT_URL_DYNAMODB"), endpoint("AWS_ENDPOINT_URL_KMS"));
-        let own = dynamodb.is_none() && kms.is_none() && variable("SSL_CERT_FILE").is_none();
-        let client = if own { https(amazon_roots()) } else { http_client() };
-        Ok(Self::with(region, credentials, dynamodb, kms, client))
+        let s3 = endpoint("AWS_ENDPOINT_URL_S3");
+        let endpoints = [dynamodb.as_deref(), kms.as_deref(), s3.as_deref()];
+        let system = needs_system_roots(&endpoints, variable("SSL_CERT_FILE").is_some());
+        let client = if system { http_client() } else { https(amazon_roots()) };
+        Ok(Self::with(region, credentials, dynamodb, kms, client).at_s3(s3))
     }
 
     /// In a region, with credentials from anywhere. `AWS_ENDPOINT_URL…` variables are honoured.
     pub fn new(region: String, credentials: SharedCredentialsProvider) -> Self {
-        Self::at(region, credentials, endpoint("AWS_ENDPOINT_URL_DYNAMODB"), endpoint("AWS_ENDPOINT_URL_KMS"))
+        let (dynamodb, kms) = (endpoint("AWS_ENDPOINT_URL_DYNAMODB"), endpoint("AWS_ENDPOINT_URL_KMS"));
+        Self::at(region, credentials, dynamodb, kms).at_s3(endpoint("AWS_ENDPOINT_URL_S3"))
     }
 
     /// With endpoints other than AWS's own, whatever the environment says.
@@ -100,7 +105,14 @@ impl Connection {
             .retry_config(RetryConfig::disabled())
             .timeout_config(timeouts)
             .build();
-        Self { config, dynamodb, kms }
+        Self { config, dynamodb, kms, s3: None }
+    }
+
+    /// The same with this endpoint for S3 (`None`: AWS's own), whatever the environment says.
+    #[must_use]
+    pub fn at_s3(mut self, s3: Option<String>) -> Self {
+        self.s3 = s3;
+        self
     }
 
     /// The region's name.
@@ -111,6 +123,15 @@ impl Connection {
     /// Where DynamoDB is, if not where AWS has it.
     pub fn endpoint(&self) -> Option<&str> {
         self.dynamodb.as_deref()
+    }
+
+    /// Settings for a client of another service; `endpoint_variable` is the one that may name its endpoint.
+    pub fn for_service(&self, endpoint_variable: &str) -> SdkConfig {
+        let builder = self.config.to_builder();
+        match endpoint(endpoint_variable) {
+            Some(endpoint) => builder.endpoint_url(endpoint).build(),
+            None => builder.build(),
+        }
     }
 
     /// A client of DynamoDB.
@@ -126,6 +147,24 @@ impl Connection {
         builder.set_endpoint_url(self.kms.clone());
         aws_sdk_kms::Client::from_conf(builder.build())
     }
+
+    /// A client of S3. At an endpoint of one's own, buckets are named in the path: few of them have a host name for
+    /// each bucket. It has no deadline but for connecting, and no guard against slow streams: how long a call may take
+    /// depends on how much it carries, which its caller knows.
+    #[cfg(feature = "s3")]
+    pub fn s3(&self) -> aws_sdk_s3::Client {
+        let timeouts = TimeoutConfig::builder()
+            .connect_timeout(CONNECT_TIMEOUT)
+            // Said, since what is left out is taken from the settings that all clients share.
+            .disable_operation_attempt_timeout()
+            .build();
+        let mut builder = aws_sdk_s3::config::Builder::from(&self.config)
+            .timeout_config(timeouts)
+            .stalled_stream_protection(aws_sdk_s3::config::StalledStreamProtectionConfig::disabled())
+            .force_path_style(self.s3.is_some());
+        builder.set_endpoint_url(self.s3.clone());
+        aws_sdk_s3::Client::from_conf(builder.build())
+    }
 }
 
 /// What carries every request of a server: it trusts what this machine trusts.
@@ -139,6 +178,15 @@ fn https(roots: TrustStore) -> SharedHttpClient {
         TlsContext::builder().with_trust_store(roots).build().expect("a context of roots is complete");
     let provider = Provider::Rustls(CryptoMode::Ring);
     aws_smithy_http_client::Builder::new().tls_provider(provider).tls_context(context).build_https()
+}
+
+/// Whether the roots of the system must be read to reach these endpoints (`None`: AWS's own). Amazon's are enough for
+/// AWS's own, unless roots were `given` by whoever runs this, and none is needed where TLS is not spoken.
+fn needs_system_roots(endpoints: &[Option<&str>], given: bool) -> bool {
+    endpoints.iter().any(|endpoint| match endpoint {
+        None => given,
+        Some(url) => !url.starts_with("http://"),
+    })
 }
 
 /// What a function trusts: the roots of Amazon Trust Services (<https://www.amazontrust.com/repository/>), to which the
@@ -164,6 +212,18 @@ mod tests {
         "e35d28419ed02025cfa69038cd623962458da5c695fbdea3c22b0bfb25897092",
         "568d6905a2c88708a4b3025190edcfedb1974a606a13c6e5290fcb2ae63edab5",
     ];
+
+    #[test]
+    fn the_systems_roots_are_read_only_where_they_count() {
+        let (plain, private) = (Some("http://127.0.0.1:4566"), Some("https://dynamodb.example"));
+        for given in [false, true] {
+            assert!(!needs_system_roots(&[plain, plain], given));
+            assert!(needs_system_roots(&[private, plain], given));
+            assert!(needs_system_roots(&[None, private], given));
+            assert_eq!(needs_system_roots(&[None, None], given), given);
+            assert_eq!(needs_system_roots(&[plain, None], given), given);
+        }
+    }
 
     #[test]
     fn the_roots_are_those_that_amazon_publishes() {

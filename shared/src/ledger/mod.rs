@@ -28,10 +28,12 @@ use crate::store::{Conflict, Store, StoreError, TenantRecord};
 pub struct Identity {
     /// The deployment's name.
     pub deployment: String,
-    /// The root of trust.
+    /// The root of trust: the newest log key.
     pub log_key: VerifierKey,
-    /// The log key's word for every receipt key there was, the newest last.
+    /// The log keys' word for every receipt key there was, the newest last.
     pub certificates: Vec<String>,
+    /// How each log key was replaced by the next, oldest first (docs/format.md, section 8).
+    pub rotations: Vec<String>,
     /// Signs receipts and heads.
     pub receipt_key: NoteSigner,
 }

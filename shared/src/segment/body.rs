@@ -231,6 +231,30 @@ pub fn chain(
     Ok((Segment { session_id: session.clone(), meta, body: body.into() }, placed))
 }
 
+/// Most bytes at the front of a body that [`unpacked_bytes`] looks at: all that stands before the columns.
+pub(crate) const FRONT_BYTES_MAX: usize =
+    1 + 16 + 10 + 10 + 32 + 10 + limits::BATCH_EVENTS_MAX * (16 + 32) + 10;
+
+/// Length of a body's columns before compression, bytes: as its preamble says, nothing is decompressed. Of bytes that
+/// are no body, their own length: it is for planning, and whoever reads the body will find out.
+pub fn unpacked_bytes(body: &[u8]) -> u64 {
+    columns_length(body).unwrap_or(body.len() as u64)
+}
+
+fn columns_length(body: &[u8]) -> Result<u64, Malformed> {
+    let mut cursor = Cursor(body);
+    if cursor.byte()? != VERSION {
+        return Err(Malformed("an unknown version of the body"));
+    }
+    cursor.take(16)?;
+    cursor.signed()?;
+    cursor.varint()?;
+    cursor.take(32)?;
+    let count = cursor.length(limits::BATCH_EVENTS_MAX)?;
+    cursor.take(count * (16 + 32))?;
+    Ok(cursor.length(limits::SEGMENT_COLUMNS_BYTES_MAX)? as u64)
+}
+
 /// Reads bodies. Keeps its buffer and its zstd context from one to the next.
 pub struct SegmentReader {
     zstd: zstd::bulk::Decompressor<'static>,

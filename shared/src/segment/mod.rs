@@ -8,7 +8,9 @@ mod meta;
 #[cfg(test)]
 mod tests;
 
-pub use body::{SegmentReader, SegmentView, chain};
+#[cfg(feature = "embedded")]
+pub(crate) use body::FRONT_BYTES_MAX;
+pub use body::{SegmentReader, SegmentView, chain, unpacked_bytes};
 pub use meta::{Head, SegmentMeta};
 
 use crate::codec::Malformed;

@@ -88,6 +88,12 @@ proptest! {
                 chain(&tenant(), &session(), head, commit(n), now, &events, &salts(events.len())).unwrap();
             prop_assert_eq!(SegmentMeta::decode(&segment.meta.encode()), Ok(segment.meta.clone()));
             let mut reader = SegmentReader::new().unwrap();
+            // The frame begins with zstd's magic number (RFC 8878, section 3.1.1).
+            let frame = segment.body.windows(4).position(|bytes| bytes == [0x28, 0xb5, 0x2f, 0xfd]).unwrap();
+            let columns = zstd::stream::decode_all(&segment.body[frame..]).unwrap();
+            prop_assert_eq!(unpacked_bytes(&segment.body), columns.len() as u64);
+            prop_assert_eq!(unpacked_bytes(&segment.body[..frame]), columns.len() as u64);
+            prop_assert_eq!(unpacked_bytes(&segment.body[..frame - 1]), frame as u64 - 1, "it is no body");
             let view = reader.open(&segment.body).unwrap();
             prop_assert_eq!(view.count(), events.len());
             for ((read, sent), placed) in view.events().zip(&events).zip(&placed) {

@@ -23,23 +23,7 @@ pub(in crate::store) fn session_after(
     session: &SessionId,
     meta: &SegmentMeta,
 ) -> SessionRecord {
-    match before {
-        None => SessionRecord {
-            session_id: session.clone(),
-            first_commit: meta.commit_id,
-            last_commit: meta.commit_id,
-            updated_at: meta.received_at,
-            head: meta.head(),
-            summary: meta.summary.clone(),
-        },
-        Some(mut record) => {
-            record.last_commit = meta.commit_id;
-            record.updated_at = meta.received_at;
-            record.head = meta.head();
-            record.summary.merge(&meta.summary);
-            record
-        }
-    }
+    SessionRecord::after(before, session, meta)
 }
 
 /// The agents that a segment names, with their events; none if there were too many to name.

@@ -8,6 +8,14 @@
 //! Reads have nothing to apply: a fault that loses a write makes a read `Unavailable`, which is all that a read's
 //! contract allows.
 
+mod lag;
+#[cfg(all(test, feature = "embedded"))]
+mod tests;
+
+mod gate;
+
+pub use gate::Gate;
+
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,11 +24,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
+use self::lag::Sightings;
 use super::{
-    AgentRecord, Commit, FeedEntry, FeedPosition, Idempotency, Order, SessionRecord, Store, StoreError,
-    TenantRecord, TimePage,
+    AgentRecord, BatchRecord, Commit, FeedEntry, FeedPosition, Idempotency, OpenEntry, Order, Pointer,
+    SessionRecord, Store, StoreError, TenantRecord, TimePage,
 };
 use crate::auth::TokenRecord;
 use crate::ids::{AgentId, CommitId, Seq, SessionId, TenantId};
@@ -54,11 +63,21 @@ pub enum Op {
     CreateTenant,
     Tenant,
     Tenants,
+    OpenSegments,
+    Pointer,
+    AdvancePointer,
+    MarkArchived,
+    MarkBroken,
+    PutBatch,
+    MarkRecorded,
+    LastBatch,
+    Batches,
+    Expire,
 }
 
 impl Op {
     /// All of them.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 32] = [
         Self::Commit,
         Self::Head,
         Self::CommitAt,
@@ -81,6 +100,16 @@ impl Op {
         Self::CreateTenant,
         Self::Tenant,
         Self::Tenants,
+        Self::OpenSegments,
+        Self::Pointer,
+        Self::AdvancePointer,
+        Self::MarkArchived,
+        Self::MarkBroken,
+        Self::PutBatch,
+        Self::MarkRecorded,
+        Self::LastBatch,
+        Self::Batches,
+        Self::Expire,
     ];
 }
 
@@ -97,6 +126,8 @@ pub enum Fault {
     Refuse(StoreError),
     /// It takes effect at once; its answer comes this much later. The answer of a read is stale by then.
     Delay(Duration),
+    /// The process sleeps before the call until the gate opens; then all goes on as if nothing had been.
+    Hold(Gate),
     /// The process dies: this call is applied or not, its answer is `Unknown`, every later call is `Unavailable`,
     /// and no call that was under way is heard of. What is to be applied late still is: it was sent.
     Crash {
@@ -127,9 +158,6 @@ pub struct Chances {
 /// What a throttled call is asked to wait, in the random mode.
 const THROTTLED_FOR: Duration = Duration::from_millis(5);
 
-/// Least entries asked of the inner store at once while hidden ones are skipped.
-const FEED_STEP_MIN: usize = 64;
-
 /// A store whose calls fail as planned.
 pub struct Faulty {
     inner: Arc<dyn Store>,
@@ -142,14 +170,6 @@ pub struct Faulty {
     hidden: Option<Duration>,
     sightings: Mutex<Sightings>,
     late: Mutex<Vec<tokio::task::JoinHandle<()>>>,
-}
-
-/// What went by, and when: the age of what may be hidden.
-#[derive(Default)]
-struct Sightings {
-    commits: HashMap<CommitId, Instant>,
-    /// The first commit that named an agent, and one session of it.
-    agents: HashMap<(TenantId, String), FeedPosition>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -214,9 +234,9 @@ impl Faulty {
         self
     }
 
-    /// Hides each entry of the feed, of the time index, of sessions and agents for its own pseudo-random while of up
+    /// Hides each entry of the feed, of the time index, of open segments, of sessions and agents for its own pseudo-random while of up
     /// to `lag_max` after this decorator saw its commit. So a later entry may be seen before an earlier one. A session
-    /// shows what it was before the first commit that is hidden; an agent is hidden until the first commit (through
+    /// shows what it was before the first commit that is hidden (at least what is archived); an agent is hidden until the first commit (through
     /// this decorator) that named it is not.
     #[must_use]
     pub fn hide_feed(mut self, lag_max: Duration) -> Self {
@@ -227,7 +247,7 @@ impl Faulty {
     /// Plans a fault for the `nth` call of an operation, counted from 1 and from the making of this decorator.
     pub fn plan(&self, op: Op, nth: usize, fault: Fault) {
         assert!(nth > 0, "calls are counted from 1");
-        if op == Op::Commit && matches!(fault, Fault::ApplyLate(_)) {
+        if op == Op::Commit && matches!(fault, Fault::ApplyLate(_) | Fault::Hold(_)) {
             self.unordered.store(true, Ordering::SeqCst);
         }
         lock(&self.plan).insert((op, nth), fault);
@@ -304,9 +324,9 @@ impl Faulty {
         self.crashed.store(true, Ordering::SeqCst);
     }
 
-    fn apply_late(
+    fn apply_late<T>(
         &self,
-        call: impl Future<Output = Result<(), StoreError>> + Send + 'static,
+        call: impl Future<Output = Result<T, StoreError>> + Send + 'static,
         after: Duration,
     ) {
         let task = tokio::spawn(async move {
@@ -336,6 +356,10 @@ impl Faulty {
                 sleep(duration).await;
                 self.heard(answer, dead(op))
             }
+            Some(Fault::Hold(gate)) => {
+                gate.pass().await;
+                self.heard(call.await, dead(op))
+            }
             Some(Fault::Crash { .. }) => {
                 self.crash();
                 Err(dead(op))
@@ -343,11 +367,11 @@ impl Faulty {
         }
     }
 
-    async fn write(
+    async fn write<T>(
         &self,
         op: Op,
-        call: impl Future<Output = Result<(), StoreError>> + Send + 'static,
-    ) -> Result<(), StoreError> {
+        call: impl Future<Output = Result<T, StoreError>> + Send + 'static,
+    ) -> Result<T, StoreError> {
         match self.enter(op)? {
             None => self.heard(call.await, lost(op)),
             Some(Fault::Lose) => Err(lost(op)),
@@ -365,6 +389,10 @@ impl Faulty {
                 sleep(duration).await;
                 self.heard(answer, lost(op))
             }
+            Some(Fault::Hold(gate)) => {
+                gate.pass().await;
+                self.heard(call.await, lost(op))
+            }
             Some(Fault::Crash { applied }) => {
                 self.crash();
                 if applied {
@@ -374,143 +402,6 @@ impl Faulty {
             }
         }
     }
-
-    /// Notes what a batch will make visible, from now on.
-    fn sight(&self, commit: &Commit) {
-        if self.hidden.is_none() {
-            return;
-        }
-        let mut sightings = lock(&self.sightings);
-        sightings.commits.entry(commit.id).or_insert_with(Instant::now);
-        for segment in &commit.segments {
-            for (agent, _) in segment.meta.summary.agents.names().into_iter().flatten() {
-                let position = FeedPosition { commit_id: commit.id, session_id: segment.session_id.clone() };
-                sightings.agents.entry((commit.tenant.clone(), agent.to_owned())).or_insert(position);
-            }
-        }
-    }
-
-    fn is_hidden(&self, commit: CommitId, session: &SessionId) -> bool {
-        let Some(lag_max) = self.hidden else { return false };
-        // What this decorator did not see is older than it.
-        let Some(seen_at) = lock(&self.sightings).commits.get(&commit).copied() else { return false };
-        let seed = self.random.map_or(0, |(seed, _)| seed);
-        let id = commit.to_bytes();
-        let hash =
-            id.iter().chain(session.as_str().as_bytes()).fold(mix(seed), |h, b| mix(h ^ u64::from(*b)));
-        seen_at.elapsed() < lag_max.mul_f64(unit(hash))
-    }
-
-    fn is_agent_hidden(&self, tenant: &TenantId, agent: &AgentId) -> bool {
-        let key = (tenant.clone(), agent.as_str().to_owned());
-        let first = lock(&self.sightings).agents.get(&key).cloned();
-        first.is_some_and(|p| self.is_hidden(p.commit_id, &p.session_id))
-    }
-
-    /// The session as it was before its first hidden commit.
-    async fn before_hidden(
-        &self,
-        tenant: &TenantId,
-        record: SessionRecord,
-    ) -> Result<Option<SessionRecord>, StoreError> {
-        if self.hidden.is_none() {
-            return Ok(Some(record));
-        }
-        let mut shown: Option<SessionRecord> = None;
-        let mut from = Seq::ZERO;
-        loop {
-            let metas =
-                self.inner.segments(tenant, &record.session_id, from, Order::Asc, FEED_STEP_MIN).await?;
-            let more = metas.len() == FEED_STEP_MIN;
-            for meta in metas {
-                if self.is_hidden(meta.commit_id, &record.session_id) {
-                    return Ok(shown);
-                }
-                from = meta.last.checked_add(1).unwrap_or(Seq::MAX);
-                shown = Some(super::conformance::session_after(shown, &record.session_id, &meta));
-            }
-            if !more {
-                return Ok(shown);
-            }
-        }
-    }
-
-    /// Reads on past what is hidden: an index that lags still fills its pages.
-    async fn visible_feed(
-        &self,
-        tenant: &TenantId,
-        after: Option<&FeedPosition>,
-        limit: usize,
-    ) -> Result<Vec<FeedEntry>, StoreError> {
-        if self.hidden.is_none() {
-            return self.inner.feed(tenant, after, limit).await;
-        }
-        let (mut visible, mut after) = (Vec::new(), after.cloned());
-        loop {
-            let step = limit.max(FEED_STEP_MIN);
-            let page = self.inner.feed(tenant, after.as_ref(), step).await?;
-            let more = page.len() == step;
-            after = page.last().map(position).or(after);
-            visible.extend(page.into_iter().filter(|e| !self.is_hidden(e.meta.commit_id, &e.session_id)));
-            if visible.len() >= limit || !more {
-                visible.truncate(limit);
-                return Ok(visible);
-            }
-        }
-    }
-
-    async fn visible_sessions(
-        &self,
-        tenant: &TenantId,
-        agent: Option<&AgentId>,
-        after: Option<&FeedPosition>,
-        limit: usize,
-    ) -> Result<Vec<SessionRecord>, StoreError> {
-        let (mut visible, mut after) = (Vec::new(), after.cloned());
-        loop {
-            let page = self.inner.sessions(tenant, agent, after.as_ref(), limit).await?;
-            let more = page.len() == limit && limit > 0;
-            after = page
-                .last()
-                .map(|s| FeedPosition { commit_id: s.first_commit, session_id: s.session_id.clone() })
-                .or(after);
-            for record in page {
-                let Some(record) = self.before_hidden(tenant, record).await? else { continue };
-                // The commit that brought the agent in may be hidden while the session is not.
-                let holds = |a: &AgentId| record.summary.agents.count(a.as_str()) != Some(0);
-                if agent.is_none_or(holds) {
-                    visible.push(record);
-                }
-            }
-            if visible.len() >= limit || !more {
-                visible.truncate(limit);
-                return Ok(visible);
-            }
-        }
-    }
-
-    async fn visible_agents(
-        &self,
-        tenant: &TenantId,
-        after: Option<&AgentId>,
-        limit: usize,
-    ) -> Result<Vec<AgentRecord>, StoreError> {
-        let (mut visible, mut after) = (Vec::new(), after.cloned());
-        loop {
-            let page = self.inner.agents(tenant, after.as_ref(), limit).await?;
-            let more = page.len() == limit && limit > 0;
-            after = page.last().map(|a| a.agent_id.clone()).or(after);
-            visible.extend(page.into_iter().filter(|a| !self.is_agent_hidden(tenant, &a.agent_id)));
-            if visible.len() >= limit || !more {
-                visible.truncate(limit);
-                return Ok(visible);
-            }
-        }
-    }
-}
-
-fn position(entry: &FeedEntry) -> FeedPosition {
-    FeedPosition { commit_id: entry.meta.commit_id, session_id: entry.session_id.clone() }
 }
 
 #[async_trait]
@@ -552,6 +443,10 @@ impl Store for Faulty {
                     self.heard(answer, lost(OP))
                 })
             }
+            Some(Fault::Hold(gate)) => Box::pin(async move {
+                gate.pass().await;
+                self.heard(self.inner.commit(commit).await, lost(OP))
+            }),
             Some(Fault::Crash { applied }) => {
                 self.crash();
                 let call = applied.then(|| self.inner.commit(commit));
@@ -709,7 +604,76 @@ impl Store for Faulty {
     async fn tenants(&self) -> Result<Vec<TenantRecord>, StoreError> {
         self.read(Op::Tenants, self.inner.tenants()).await
     }
-}
 
-#[cfg(all(test, feature = "embedded"))]
-mod tests;
+    async fn open_segments(
+        &self,
+        tenant: &TenantId,
+        after: Option<&FeedPosition>,
+        limit: usize,
+    ) -> Result<Vec<OpenEntry>, StoreError> {
+        self.read(Op::OpenSegments, self.visible_open(tenant, after, limit)).await
+    }
+
+    async fn pointer(&self, tenant: &TenantId, session: &SessionId) -> Result<Option<Pointer>, StoreError> {
+        self.read(Op::Pointer, self.inner.pointer(tenant, session)).await
+    }
+
+    async fn advance_pointer(&self, tenant: &TenantId, pointer: &Pointer) -> Result<(), StoreError> {
+        let (inner, tenant, pointer) = (self.inner.clone(), tenant.clone(), pointer.clone());
+        self.write(Op::AdvancePointer, async move { inner.advance_pointer(&tenant, &pointer).await }).await
+    }
+
+    async fn mark_archived(
+        &self,
+        tenant: &TenantId,
+        session: &SessionId,
+        meta: &SegmentMeta,
+        batch: u64,
+        expires_at: Option<Micros>,
+    ) -> Result<(), StoreError> {
+        let inner = self.inner.clone();
+        let (tenant, session, meta) = (tenant.clone(), session.clone(), meta.clone());
+        let call = async move { inner.mark_archived(&tenant, &session, &meta, batch, expires_at).await };
+        self.write(Op::MarkArchived, call).await
+    }
+
+    async fn mark_broken(
+        &self,
+        tenant: &TenantId,
+        session: &SessionId,
+        first: Seq,
+        at: Micros,
+    ) -> Result<bool, StoreError> {
+        let (inner, tenant, session) = (self.inner.clone(), tenant.clone(), session.clone());
+        let call = async move { inner.mark_broken(&tenant, &session, first, at).await };
+        self.write(Op::MarkBroken, call).await
+    }
+
+    async fn put_batch(&self, tenant: &TenantId, batch: &BatchRecord) -> Result<(), StoreError> {
+        let (inner, tenant, batch) = (self.inner.clone(), tenant.clone(), batch.clone());
+        self.write(Op::PutBatch, async move { inner.put_batch(&tenant, &batch).await }).await
+    }
+
+    async fn mark_recorded(&self, tenant: &TenantId, batch: u64) -> Result<(), StoreError> {
+        let (inner, tenant) = (self.inner.clone(), tenant.clone());
+        self.write(Op::MarkRecorded, async move { inner.mark_recorded(&tenant, batch).await }).await
+    }
+
+    async fn last_batch(&self, tenant: &TenantId) -> Result<Option<BatchRecord>, StoreError> {
+        self.read(Op::LastBatch, self.inner.last_batch(tenant)).await
+    }
+
+    async fn batches(
+        &self,
+        tenant: &TenantId,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<BatchRecord>, StoreError> {
+        self.read(Op::Batches, self.inner.batches(tenant, after, limit)).await
+    }
+
+    async fn expire(&self, now: Micros, limit: usize) -> Result<usize, StoreError> {
+        let inner = self.inner.clone();
+        self.write(Op::Expire, async move { inner.expire(now, limit).await }).await
+    }
+}

@@ -30,7 +30,7 @@ pub fn segment(tenant: &TenantId, session: &SessionId, first: Seq) -> Vec<u8> {
     key
 }
 
-/// The prefix of a session's segments, and the key of its record.
+/// The prefix of a session's segments, and the key of its record and of its pointer.
 pub fn session(tenant: &TenantId, session: &SessionId) -> Vec<u8> {
     prefix(&[tenant.as_str(), session.as_str()])
 }
@@ -51,6 +51,25 @@ pub fn feed(tenant: &TenantId, commit: CommitId, session: &SessionId) -> Vec<u8>
 pub fn feed_commit(tenant: &TenantId, commit: CommitId) -> Vec<u8> {
     let mut key = prefix(&[tenant.as_str()]);
     key.extend_from_slice(&commit.to_bytes());
+    key
+}
+
+/// A segment that is not archived yet: tenant, commit, session. The layout is the feed's.
+pub fn open(tenant: &TenantId, commit: CommitId, session: &SessionId) -> Vec<u8> {
+    feed(tenant, commit, session)
+}
+
+/// A batch of a tenant's log, by number.
+pub fn batch(tenant: &TenantId, number: u64) -> Vec<u8> {
+    let mut key = prefix(&[tenant.as_str()]);
+    key.extend_from_slice(&number.to_be_bytes());
+    key
+}
+
+/// When a segment expires: sorts by time, whosever it is, so that what has expired is found from the start.
+pub fn segment_expiry(at: Micros, segment_key: &[u8]) -> Vec<u8> {
+    let mut key = time(at).to_vec();
+    key.extend_from_slice(segment_key);
     key
 }
 
@@ -170,11 +189,23 @@ pub fn read_segment(key: &[u8]) -> Option<(TenantId, SessionId, Seq)> {
     Some((tenant, session, Seq::new(u64::from_be_bytes(*first))?))
 }
 
-/// The inverse of [`feed`] and [`session_order`].
+/// The inverse of [`feed`], [`open`] and [`session_order`].
 pub fn read_feed(key: &[u8]) -> Option<(TenantId, CommitId, SessionId)> {
     let (tenant, rest) = cut_tenant(key)?;
     let (commit, session) = read_commit_session(rest)?;
     Some((tenant, commit, session))
+}
+
+/// The inverse of [`batch`].
+pub fn read_batch(key: &[u8]) -> Option<(TenantId, u64)> {
+    let (tenant, rest) = cut_tenant(key)?;
+    Some((tenant, u64::from_be_bytes(rest.try_into().ok()?)))
+}
+
+/// The inverse of [`segment_expiry`]: the time and the segment's key.
+pub fn read_segment_expiry(key: &[u8]) -> Option<(Micros, &[u8])> {
+    let (at, segment_key) = key.split_first_chunk::<8>()?;
+    Some((read_time(*at)?, segment_key))
 }
 
 /// The inverse of [`agent`].
@@ -255,6 +286,9 @@ mod tests {
         assert_eq!(hex(idempotency(&tenant, &[0xaa; 32])), format!("61636d6500{}", "aa".repeat(32)));
         assert_eq!(hex(idempotency_expiry(at, &[1])), "7fffffffffffffff01");
         assert_eq!(hex(token(&tenant, "id")), "61636d65006964");
+        assert_eq!(hex(open(&tenant, commit, &session)), format!("61636d6500{id}732d31"));
+        assert_eq!(hex(batch(&tenant, 258)), "61636d65000000000000000102");
+        assert_eq!(hex(segment_expiry(at, &[1])), "7fffffffffffffff01");
     }
 
     #[test]
@@ -277,6 +311,9 @@ mod tests {
             read_agent_session(&agent_session(&tenant, &agent, commit, &session)),
             Some((tenant.clone(), agent, commit, session.clone()))
         );
+        assert_eq!(read_batch(&batch(&tenant, u64::MAX)), Some((tenant.clone(), u64::MAX)));
+        let at = Micros::new(-5).unwrap();
+        assert_eq!(read_segment_expiry(&segment_expiry(at, b"key")), Some((at, &b"key"[..])));
         let key = TimeKey { tenant, class: 4, time_max: Micros::MIN, commit_id: commit, session_id: session };
         let bytes = time_index(&key.tenant, 4, Micros::MIN, commit, &key.session_id);
         assert_eq!(read_time_index(&bytes), Some(key));
@@ -284,6 +321,8 @@ mod tests {
             assert_eq!(read_segment(bad), None);
             assert_eq!(read_feed(bad), None);
             assert_eq!(read_time_index(bad), None);
+            assert_eq!(read_batch(bad), None);
+            assert_eq!(read_segment_expiry(bad), None);
         }
     }
 }

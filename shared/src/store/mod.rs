@@ -5,9 +5,10 @@
 //! named ([`StoreError`]); an unknown outcome is neither success nor failure, and its caller reads before it retries.
 //!
 //! Guarantees that hold for every method: what a commit made durable is seen by every later [`Store::head`],
-//! [`Store::commit_at`], [`Store::segments`], [`Store::body`] (strongly consistent). The feed, the time index, sessions
-//! and agents may lag behind by up to [`FEED_LAG_MS_MAX`] and are hints for finding, never for deciding.
+//! [`Store::commit_at`], [`Store::segments`], [`Store::body`] (strongly consistent). The feed, the time index, open
+//! segments, sessions and agents may lag behind by up to [`FEED_LAG_MS_MAX`] and are hints for finding, never for deciding.
 
+mod archived;
 #[cfg(feature = "testing")]
 pub mod conformance;
 #[cfg(any(feature = "aws", feature = "embedded"))]
@@ -19,6 +20,8 @@ pub mod embedded;
 #[cfg(feature = "testing")]
 pub mod faulty;
 pub mod keys;
+
+pub use archived::{BatchRecord, OpenEntry, Pointer};
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -181,6 +184,29 @@ pub struct SessionRecord {
     pub summary: Summary,
 }
 
+impl SessionRecord {
+    /// A session's record once `meta` is its last segment.
+    pub fn after(before: Option<Self>, session: &SessionId, meta: &SegmentMeta) -> Self {
+        match before {
+            None => Self {
+                session_id: session.clone(),
+                first_commit: meta.commit_id,
+                last_commit: meta.commit_id,
+                updated_at: meta.received_at,
+                head: meta.head(),
+                summary: meta.summary.clone(),
+            },
+            Some(mut record) => {
+                record.last_commit = meta.commit_id;
+                record.updated_at = meta.received_at;
+                record.head = meta.head();
+                record.summary.merge(&meta.summary);
+                record
+            }
+        }
+    }
+}
+
 /// What is known of an agent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AgentRecord {
@@ -225,13 +251,15 @@ pub trait Store: Send + Sync + 'static {
     /// writer may chain on a batch that is handed over but not yet durable.
     fn orders_commits(&self) -> bool;
 
-    /// The last event of a session, strongly consistent; `None` if the session is empty.
+    /// The last event of a session, strongly consistent; `None` if the session is empty. What has expired was archived, so
+    /// it is the higher of the last segment that is there and the pointer.
     ///
     /// # Errors
     /// `Throttled`, `Unavailable`, `Corrupt`.
     async fn head(&self, tenant: &TenantId, session: &SessionId) -> Result<Option<Head>, StoreError>;
 
-    /// Which commit stands at this first sequence of a session, strongly consistent; `None` if nothing does.
+    /// Which commit stands at this first sequence of a session, strongly consistent; `None` if nothing does, or what did has
+    /// expired.
     ///
     /// # Errors
     /// `Throttled`, `Unavailable`, `Corrupt`.
@@ -259,10 +287,11 @@ pub trait Store: Send + Sync + 'static {
     /// The body of the segment with this first sequence.
     ///
     /// # Errors
-    /// `NotFound` if there is none; `Throttled`, `Unavailable`, `Corrupt`.
+    /// `NotFound` if there is none, or it has expired; `Throttled`, `Unavailable`, `Corrupt`.
     async fn body(&self, tenant: &TenantId, session: &SessionId, first: Seq) -> Result<Bytes, StoreError>;
 
-    /// Up to `limit` entries of the tenant's feed after a position, in the order of commit and session.
+    /// Up to `limit` entries of the tenant's feed after a position, in the order of commit and session: every segment that
+    /// has not expired, archived or not.
     ///
     /// # Errors
     /// `Throttled`, `Unavailable`, `Corrupt`.
@@ -393,4 +422,93 @@ pub trait Store: Send + Sync + 'static {
     /// # Errors
     /// `Throttled`, `Unavailable`, `Corrupt`.
     async fn tenants(&self) -> Result<Vec<TenantRecord>, StoreError>;
+
+    /// Up to `limit` segments of a tenant that are not archived, after a position, in the order of commit and
+    /// session. Says where the archiver has work; may lag as the feed does, and may name what is archived already.
+    ///
+    /// # Errors
+    /// `Throttled`, `Unavailable`, `Corrupt`.
+    async fn open_segments(
+        &self,
+        tenant: &TenantId,
+        after: Option<&FeedPosition>,
+        limit: usize,
+    ) -> Result<Vec<OpenEntry>, StoreError>;
+
+    /// How far a session is archived, strongly consistent; `None` if nothing of it is.
+    ///
+    /// # Errors
+    /// `Throttled`, `Unavailable`, `Corrupt`.
+    async fn pointer(&self, tenant: &TenantId, session: &SessionId) -> Result<Option<Pointer>, StoreError>;
+
+    /// Moves a session's pointer, if that raises its sequence; otherwise does nothing.
+    ///
+    /// # Errors
+    /// `Throttled`, `Unavailable`, `Unknown`; may be repeated after any of them.
+    async fn advance_pointer(&self, tenant: &TenantId, pointer: &Pointer) -> Result<(), StoreError>;
+
+    /// Notes that a segment is archived: its batch, when it expires (never, if `None`), and that it is open no more.
+    /// Does nothing if the segment is not there any more or is another commit's; once a time is set it stays, whatever a
+    /// repeated call says. An expired segment counts as absent from a minute before its time on
+    /// ([`crate::limits::EXPIRY_MARGIN_MS`]), and [`Store::expire`] or the store itself deletes it some time after: only
+    /// a segment at or below its session's pointer may be given a time.
+    ///
+    /// # Errors
+    /// `Throttled`, `Unavailable`, `Unknown`; may be repeated after any of them.
+    async fn mark_archived(
+        &self,
+        tenant: &TenantId,
+        session: &SessionId,
+        meta: &SegmentMeta,
+        batch: u64,
+        expires_at: Option<Micros>,
+    ) -> Result<(), StoreError>;
+
+    /// Notes that a session's chain is broken at a segment. True if that was not known before.
+    ///
+    /// # Errors
+    /// `Throttled`, `Unavailable`, `Unknown`; may be repeated after any of them.
+    async fn mark_broken(
+        &self,
+        tenant: &TenantId,
+        session: &SessionId,
+        first: Seq,
+        at: Micros,
+    ) -> Result<bool, StoreError>;
+
+    /// Writes a batch into the catalogue (not recorded yet, whatever the record says), if there is none of its number.
+    ///
+    /// # Errors
+    /// `Conflict(Exists)`; `Throttled`, `Unavailable`, `Unknown`.
+    async fn put_batch(&self, tenant: &TenantId, batch: &BatchRecord) -> Result<(), StoreError>;
+
+    /// Marks a batch recorded.
+    ///
+    /// # Errors
+    /// `NotFound`; `Throttled`, `Unavailable`, `Unknown`; may be repeated after any of them.
+    async fn mark_recorded(&self, tenant: &TenantId, batch: u64) -> Result<(), StoreError>;
+
+    /// The catalogue's batch with the highest number, strongly consistent.
+    ///
+    /// # Errors
+    /// `Throttled`, `Unavailable`, `Corrupt`.
+    async fn last_batch(&self, tenant: &TenantId) -> Result<Option<BatchRecord>, StoreError>;
+
+    /// Up to `limit` batches of the catalogue with numbers above `after`, lowest first, strongly consistent.
+    ///
+    /// # Errors
+    /// `Throttled`, `Unavailable`, `Corrupt`.
+    async fn batches(
+        &self,
+        tenant: &TenantId,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<BatchRecord>, StoreError>;
+
+    /// Deletes up to `limit` segments that expired before `now`, and says how many. A store that does it by itself
+    /// does nothing here.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Unknown`, `Corrupt`; may be repeated after any of them.
+    async fn expire(&self, now: Micros, limit: usize) -> Result<usize, StoreError>;
 }

@@ -3,11 +3,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
+use quipu_core::ids::{SessionId, TenantId};
+use quipu_core::limits;
+use quipu_core::segment::SegmentMeta;
 use quipu_core::store::Store;
 use quipu_core::store::conformance as suite;
 use quipu_core::store::dynamo::DynamoStore;
-use quipu_tests::emulator::fresh_table;
+use quipu_core::store::keys::dynamo as keys;
+use quipu_core::time::Micros;
+use quipu_tests::emulator::{call, fresh_table};
 use quipu_tests::{Emulator, fresh_store, store_at};
+use serde_json::json;
 
 /// The index is eventually consistent; an emulator's is so within moments.
 const LAG: Duration = Duration::from_secs(5);
@@ -78,6 +85,63 @@ async fn tokens_and_tenants(store: Arc<DynamoStore>) {
     suite::tenants_are_made_once(store).await;
 }
 
+/// The table's own expiry, which no emulator has: it deletes the items of one segment.
+struct Ttl {
+    url: &'static str,
+    table: String,
+}
+
+#[async_trait]
+impl suite::Passage for Ttl {
+    async fn pass(&self, tenant: &TenantId, session: &SessionId, meta: &SegmentMeta, expires_at: Micros) {
+        let parts = (meta.body_bytes as usize).div_ceil(limits::ITEM_BODY_BYTES_MAX);
+        for part in 0..parts.max(1) {
+            let sk = match part {
+                0 => keys::segment(meta.first),
+                part => keys::part(meta.first, meta.commit_id, part),
+            };
+            let key = json!({ "pk": { "S": keys::session(tenant, session) }, "sk": { "S": sk } });
+            let request = json!({ "TableName": self.table, "Key": key, "ReturnValues": "ALL_OLD" });
+            let url = self.url;
+            let done =
+                tokio::task::spawn_blocking(move || call(url, "DynamoDB_20120810.DeleteItem", &request));
+            let ttl = done.await.unwrap()["Attributes"]["ttl"]["N"].take();
+            let expected = (expires_at.unix_ms() / 1000).to_string();
+            assert_eq!(ttl, expected, "{session}: the time of the segment at {}", meta.first);
+        }
+    }
+}
+
+fn expiring(emulator: &'static Emulator) -> (Arc<DynamoStore>, Ttl) {
+    let (url, table) = (emulator.url(), fresh_table(emulator.url()));
+    (store_at(url, &table), Ttl { url, table })
+}
+
+/// What goes, goes; what stays, stays.
+async fn expiry(emulator: &'static Emulator) {
+    let (store, ttl) = expiring(emulator);
+    suite::mark_archived_can_be_repeated(&*store, &ttl, LAG).await;
+    suite::head_outlives_its_segments(&*store, &ttl, suite::HeadCheck::Slot, LAG).await;
+    suite::sessions_outlive_their_segments(&*store, &ttl, LAG).await;
+    suite::only_what_has_a_time_goes(&*store, &ttl, LAG).await;
+    suite::archives_are_apart(&*store, &ttl, LAG).await;
+}
+
+/// Many times over.
+async fn expiry_in_every_order(emulator: &'static Emulator) {
+    let (store, ttl) = expiring(emulator);
+    suite::segments_go_in_any_order(&*store, &ttl, LAG).await;
+    suite::writers_and_an_archiver(store, &ttl, 8, 5).await;
+}
+
+async fn archive(store: Arc<DynamoStore>) {
+    suite::open_lists_what_is_not_archived(&*store, LAG).await;
+    suite::pointer_only_rises(store.clone()).await;
+    suite::batch_number_is_taken_once(store.clone()).await;
+    suite::batches_are_listed_in_order(&*store).await;
+    suite::broken_is_news_once(store).await;
+}
+
 async fn another_client(emulator: &Emulator) {
     let table = fresh_table(emulator.url());
     let witness = suite::Witness::leave(&*store_at(emulator.url(), &table)).await;
@@ -86,13 +150,18 @@ async fn another_client(emulator: &Emulator) {
     assert!(!again.orders_commits());
 }
 
-/// One test for each part of the suite.
+/// One test for each part of the suite; those after the semicolon delete what has expired themselves.
 macro_rules! on {
-    ($name:ident, $emulator:ident, $($part:ident),*) => {
+    ($name:ident, $emulator:ident, $($part:ident),*; $($expiring:ident),*) => {
         mod $name {
             $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $part() {
                 super::$part(super::fresh_store(super::Emulator::$emulator())).await;
+            })*
+
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $expiring() {
+                super::$expiring(super::Emulator::$emulator()).await;
             })*
 
             #[tokio::test]
@@ -114,8 +183,11 @@ on!(
     isolation,
     sessions_and_agents,
     by_time,
-    tokens_and_tenants
+    tokens_and_tenants,
+    archive;
+    expiry,
+    expiry_in_every_order
 );
 
 // Ten times slower: what it does differently from the other, and the rest there.
-on!(on_ministack, ministack, appends, some_writers_at_once, idempotency, tokens_and_tenants);
+on!(on_ministack, ministack, appends, some_writers_at_once, idempotency, tokens_and_tenants, archive; expiry);

@@ -1,4 +1,5 @@
 //! The DynamoDB store, on emulators.
 
+mod archive;
 mod calls;
 mod conformance;

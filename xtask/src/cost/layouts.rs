@@ -5,6 +5,7 @@
 use anyhow::Context as _;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use quipu_core::segment::unpacked_bytes;
 use quipu_core::store::keys::dynamo as keys;
 use serde_json::{Map, Value, json};
 
@@ -14,7 +15,7 @@ use crate::sample::{Mode, SampleConfig, generate};
 
 /// Write units of a batch in the parts from which layouts are made.
 pub(super) struct Parts {
-    /// The commit item, without a body: put, and later taken out of the feed.
+    /// The commit item, without a body: put, and later given its expiry and taken out of what is open.
     pub(super) commit_put: f64,
     pub(super) commit_update: f64,
     /// The body in an item of its own: put, and later given its expiry.
@@ -55,7 +56,7 @@ fn binary(bytes: &[u8]) -> Value {
     json!({"B": BASE64.encode(bytes)})
 }
 
-/// The attributes that the index projects or is keyed by.
+/// The attributes that the indexes project or are keyed by.
 fn small(written: &Written, pk: &str) -> Map<String, Value> {
     let Written { session, meta, .. } = written;
     let tenant = quipu_core::ids::TenantId::default_tenant();
@@ -63,6 +64,8 @@ fn small(written: &Written, pk: &str) -> Map<String, Value> {
     item.insert("m".into(), binary(&meta.encode()));
     item.insert("f".into(), json!({"S": keys::feed_shard(&tenant, keys::shard(session, meta))}));
     item.insert("c".into(), binary(&keys::feed(meta.commit_id, session)));
+    item.insert("o".into(), json!({"S": keys::open(&tenant, keys::open_shard(session))}));
+    item.insert("z".into(), json!({"N": unpacked_bytes(&written.body).to_string()}));
     item
 }
 
@@ -70,20 +73,25 @@ fn put(table: &str, item: &Map<String, Value>) -> Value {
     json!({"TableName": table, "Item": item, "ConditionExpression": "attribute_not_exists(pk)"})
 }
 
-/// The archiver's update: out of the feed, or only its expiry.
-fn update(table: &str, item: &Map<String, Value>, in_feed: bool) -> Value {
+/// The archiver's update: its expiry, and out of an index if it is in one by these attributes.
+fn update(table: &str, item: &Map<String, Value>, index: Option<&str>) -> Value {
     let key: Map<_, _> = ["pk", "sk"].into_iter().map(|name| (name.to_owned(), item[name].clone())).collect();
-    let (expression, values) = if in_feed {
-        let values = json!({":ttl": {"N": EXPIRES_AT.to_string()}, ":a": {"N": "35000"}});
-        ("SET a = :a, #ttl = :ttl REMOVE f, c", values)
-    } else {
-        ("SET #ttl = :ttl", json!({":ttl": {"N": EXPIRES_AT.to_string()}}))
+    let (expression, values) = match index {
+        Some(index) => {
+            let values = json!({":ttl": {"N": EXPIRES_AT.to_string()}, ":a": {"N": "35000"}});
+            (format!("SET a = :a, #ttl = :ttl REMOVE {index}"), values)
+        }
+        None => ("SET #ttl = :ttl".into(), json!({":ttl": {"N": EXPIRES_AT.to_string()}})),
     };
     json!({
         "TableName": table, "Key": key, "UpdateExpression": expression, "ExpressionAttributeValues": values,
         "ExpressionAttributeNames": {"#ttl": "ttl"},
     })
 }
+
+/// What keeps an item in the index `open`, and in `feed`.
+const OPEN: Option<&str> = Some("o, z");
+const FEED: Option<&str> = Some("f, c");
 
 fn session_key(written: &Written) -> String {
     keys::session(&quipu_core::ids::TenantId::default_tenant(), &written.session)
@@ -117,9 +125,9 @@ pub(super) fn parts(dynamo: &Dynamo, measured: &Measured) -> anyhow::Result<Part
         };
         let (commit, body) = (small(written, &name('A')), body_of(&name('A')));
         run(0, "PutItem", put(table, &commit))?;
-        run(1, "UpdateItem", update(table, &commit, true))?;
+        run(1, "UpdateItem", update(table, &commit, OPEN))?;
         run(2, "PutItem", put(table, &body))?;
-        run(3, "UpdateItem", update(table, &body, false))?;
+        run(3, "UpdateItem", update(table, &body, None))?;
 
         let both =
             [small(written, &name('B')), body_of(&name('B'))].map(|item| json!({"Put": put(table, &item)}));
@@ -132,7 +140,7 @@ pub(super) fn parts(dynamo: &Dynamo, measured: &Measured) -> anyhow::Result<Part
         let lean =
             single_of(&name('D'), &vec![0; lean_bytes(written, frame_bytes(written, &mut compressor)?)?]);
         run(6, "PutItem", put(table, &lean))?;
-        run(6, "UpdateItem", update(table, &lean, true))?;
+        run(6, "UpdateItem", update(table, &lean, OPEN))?;
     }
     let [commit_put, commit_update, body_put, body_update, both_put, single_put, lean] =
         sums.map(|sum| sum / measured.segments.len() as f64);
@@ -210,7 +218,7 @@ impl Naive {
 }
 
 /// One item for each event, as sent, and the session's head beside it, in transactions of at most 100 actions; the
-/// archiver sets each event's expiry and takes it out of the same index.
+/// archiver sets each event's expiry and takes it out of the one index that it is in.
 pub(super) fn naive(dynamo: &Dynamo, batch: usize, events: usize) -> anyhow::Result<Naive> {
     let table = &format!("naive-{batch}");
     dynamo.table(table)?;
@@ -248,7 +256,7 @@ pub(super) fn naive(dynamo: &Dynamo, batch: usize, events: usize) -> anyhow::Res
         }
         append += dynamo.consumed();
         for item in &items {
-            dynamo.call("UpdateItem", update(table, item, true))?;
+            dynamo.call("UpdateItem", update(table, item, FEED))?;
         }
         archive += dynamo.consumed();
     }

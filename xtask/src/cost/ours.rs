@@ -12,11 +12,11 @@ use quipu_core::clock::Clock;
 use quipu_core::config::AwsConfig;
 use quipu_core::dialect::{intake, native};
 use quipu_core::event::NewEvent;
-use quipu_core::ids::{SessionId, TenantId};
+use quipu_core::ids::{Seq, SessionId, TenantId};
 use quipu_core::ledger::{IdempotencyKey, Ledger};
 use quipu_core::segment::SegmentMeta;
-use quipu_core::store::dynamo::{DynamoStore, Pointer};
-use quipu_core::store::{SessionRecord, Store as _};
+use quipu_core::store::dynamo::DynamoStore;
+use quipu_core::store::{Order, Pointer, SessionRecord, Store as _};
 use quipu_core::time::Micros;
 
 use super::dynamo::{Dynamo, Units};
@@ -32,8 +32,11 @@ const START_US: i64 = 1_767_600_000_000_000;
 /// every nine seconds for 15 minutes, the pace of the sample's sessions. A busier session makes pointers cheaper.
 pub(super) const RUN_EVENTS: usize = 100;
 
-/// When segments expire; any time does, all have ten digits.
+/// When segments expire, s since 1970; any time does, all have ten digits.
 pub(super) const EXPIRES_AT: i64 = 1_768_204_800;
+
+/// Open segments that the archiver reads at once.
+const OPEN_PAGE: usize = 1_000;
 
 /// Time as the events tell it, so that two runs write the same bytes but for random ones.
 struct EventClock(AtomicI64);
@@ -68,7 +71,7 @@ pub(super) struct Measured {
     pub(super) append: Units,
     pub(super) archive: Units,
     pub(super) pointer: Units,
-    /// The archiver's reading: the feed, then every segment.
+    /// The archiver's reading: what is open, then its sessions' pointers, attributes and bodies.
     pub(super) archive_reads: Units,
     pub(super) segments: Vec<Written>,
 }
@@ -100,9 +103,10 @@ impl Ours {
         let clock = Arc::new(EventClock(AtomicI64::new(START_US)));
         // Nothing is signed here, so the key is never asked for.
         let seal_key = "alias/none".into();
-        let config = AwsConfig { table: table.into(), seal_key, log_key: None, bootstrap_secret: None };
+        let (log_key, bootstrap_secret, archive_bucket) = (None, None, None);
+        let config = AwsConfig { table: table.into(), seal_key, log_key, bootstrap_secret, archive_bucket };
         let ledger = config.ledger(&connection, clock.clone());
-        let store = DynamoStore::new(&connection, table);
+        let store = DynamoStore::new(&connection, table).with_clock(clock.clone());
         Ok(Self { clock, ledger, store, tenant: TenantId::default_tenant() })
     }
 
@@ -119,7 +123,25 @@ impl Ours {
         Ok(())
     }
 
-    /// Everything that is in the feed, as the archiver would read it.
+    /// Sessions that have something open, in the order in which they were first seen, and how much is open.
+    async fn open(&self) -> anyhow::Result<(Vec<SessionId>, usize)> {
+        let (mut sessions, mut count, mut after) = (Vec::new(), 0, None);
+        loop {
+            let page = self.store.open_segments(&self.tenant, after.as_ref(), OPEN_PAGE).await?;
+            for entry in &page {
+                if !sessions.contains(&entry.position.session_id) {
+                    sessions.push(entry.position.session_id.clone());
+                }
+            }
+            count += page.len();
+            match page.last() {
+                Some(last) => after = Some(last.position.clone()),
+                None => return Ok((sessions, count)),
+            }
+        }
+    }
+
+    /// Everything that is in the feed.
     pub(super) async fn feed(&self) -> anyhow::Result<Vec<(SessionId, SegmentMeta)>> {
         let entries = self.store.feed(&self.tenant, None, usize::MAX >> 1).await?;
         Ok(entries.into_iter().map(|entry| (entry.session_id, entry.meta)).collect())
@@ -143,28 +165,35 @@ pub(super) async fn measure(dynamo: &Dynamo, batch: usize, events: usize) -> any
     }
     ensure!(heads.read > 0.0, "a cold head must have been read");
 
-    let entries = ours.feed().await?;
-    ensure!(entries.len() == count, "{} entries of {count} batches", entries.len());
+    let (sessions, open) = ours.open().await?;
+    ensure!(open == count, "{open} open segments of {count} batches");
     let mut segments = Vec::with_capacity(count);
-    for (session, meta) in entries {
-        let body = ours.store.body(&ours.tenant, &session, meta.first).await?.to_vec();
-        segments.push(Written { session, meta, body });
+    for session in sessions {
+        ensure!(ours.store.pointer(&ours.tenant, &session).await?.is_none(), "{session} has a pointer");
+        let metas = ours.store.segments(&ours.tenant, &session, Seq::ZERO, Order::Asc, count).await?;
+        for meta in metas {
+            let body = ours.store.body(&ours.tenant, &session, meta.first).await?.to_vec();
+            segments.push(Written { session: session.clone(), meta, body });
+        }
     }
+    ensure!(segments.len() == count, "{} segments of {count} batches", segments.len());
     let archive_reads = dynamo.consumed();
 
     let (mut archive, mut pointer) = (Units::default(), Units::default());
     let mut record: Option<SessionRecord> = None;
+    let expires_at = Micros::from_unix_ms(EXPIRES_AT * 1000);
     for run in segments.chunk_by(|a, b| a.session == b.session).flat_map(|s| s.chunks(run_batches(batch))) {
         let moved = archived(record.take(), run);
         ours.store.advance_pointer(&ours.tenant, &moved).await?;
         pointer += dynamo.consumed();
         for Written { session, meta, .. } in run {
-            ours.store.mark_archived(&ours.tenant, session, meta, moved.last_batch, EXPIRES_AT).await?;
+            let batch = moved.last_batch;
+            ours.store.mark_archived(&ours.tenant, session, meta, batch, Some(expires_at)).await?;
         }
         archive += dynamo.consumed();
         record = Some(moved.archived);
     }
-    ensure!(ours.feed().await?.is_empty(), "the feed holds what is archived");
+    ensure!(ours.open().await?.1 == 0, "something archived is open");
     dynamo.consumed();
 
     let (append, archive, pointer) = (append.by(count), archive.by(count), pointer.by(count));

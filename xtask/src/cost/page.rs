@@ -55,8 +55,8 @@ The last run of `cargo xtask cost --write`. Counted, not estimated: the ledger's
 reports consumed capacity as DynamoDB does (dynoxide), and every request is asked for it. Sizes follow from the \
 sample's seed, so the figures are the same on every machine.
 
-In them: the append, the archiver's update of each segment (its expiry; out of the feed), and the session's \
-pointer. Deletion by expiry is free. Not in them: storage ($0.25 for a GB and month), Lambda, API Gateway, KMS, \
+In them: the append, the archiver's update of each segment (its expiry; out of what is open), and the session's \
+pointer with its place in the list of sessions. Deletion by expiry is free. Not in them: storage ($0.25 for a GB and month), Lambda, API Gateway, KMS, \
 point-in-time recovery, and what the archive itself costs on S3.
 ";
 
@@ -83,7 +83,7 @@ fn ours(out: &mut String, rows: &[Row]) {
         "\n## What a batch costs\n\nOne session a batch, warm head, no `Idempotency-Key`. Events of {} bytes of JSON \
          (the bench mode of `cargo xtask sample`, seed {SEED}). A session adds {RUN_EVENTS} events between two runs \
          of the archiver (one every nine seconds, 15 minutes), which moves its pointer once for all of them.\n\n\
-         | events in a batch | measured | bytes an event, stored | append: table + index | archive: table + index \
+         | events in a batch | measured | bytes an event, stored | append: table + indexes | archive: table + index \
          | pointer | write units | $ a million events | archiver's reads: units | $ |\n\
          |---|---|---|---|---|---|---|---|---|---|\n",
         sent / events,
@@ -168,7 +168,7 @@ fn split_puts(row: &Row) -> f64 {
 
 fn layouts(out: &mut String, rows: &[Row]) {
     out.push_str(
-        "\n## Other layouts\n\nThe same events, index and pointer; writes only, $ a million events. What each would \
+        "\n## Other layouts\n\nThe same events, indexes and pointer; writes only, $ a million events. What each would \
          mean stands in [ADR 6](adr/0006-one-item-for-each-segment.md).\n\n| layout |",
     );
     for row in rows {
@@ -187,7 +187,7 @@ fn layouts(out: &mut String, rows: &[Row]) {
     for Row { ours, naive, .. } in rows.iter().take(1) {
         let _ = writeln!(
             out,
-            "\nThe naive design: events as JSON, at most 100 actions a transaction (a batch of 100 and the head are \
+            "\nThe naive design: events as JSON, one index that an event leaves when it is archived, at most 100 actions a transaction (a batch of 100 and the head are \
              two), {} events measured for each size; {:.2} write units for a batch of {}.",
             naive.events,
             naive.write(),
@@ -241,7 +241,7 @@ fn feed_reads(out: &mut String, reads: &[Reads]) {
     let Some(first) = reads.first() else { return };
     let _ = write!(
         out,
-        "\n## What reading from the feed costs\n\nRead units, with so many segments not archived yet (10 events \
+        "\n## What reading from the feed costs\n\nRead units, with so many segments in it, none archived yet (10 events \
          each, attributes of {} bytes, 20 sessions at a time of 10 segments each): \
          [ADR 7](adr/0007-derived-reads-from-the-feed.md).\n\n| |",
         first.attributes

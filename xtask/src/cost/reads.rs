@@ -48,8 +48,11 @@ async fn ask(dynamo: &Dynamo, ours: &Ours, segments: usize) -> anyhow::Result<Re
     let (store, tenant) = (&ours.store, &ours.tenant);
     let mut rows = Vec::new();
 
+    store.open_segments(tenant, None, segments + 1).await?;
+    rows.push(("all that is not archived (the archiver's walk)", dynamo.consumed().read));
+
     let feed = ours.feed().await?;
-    rows.push(("the whole feed (the archiver's walk)", dynamo.consumed().read));
+    rows.push(("the whole feed", dynamo.consumed().read));
     let attributes = feed.iter().map(|(_, meta)| meta.encode().len()).sum::<usize>() / feed.len().max(1);
 
     store.by_time(tenant, Order::Desc, None, None, 100).await?;

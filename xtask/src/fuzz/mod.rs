@@ -7,6 +7,7 @@
 //! No part of `cargo xtask test`: a first build, with every dependency instrumented, takes about five minutes of two
 //! cores. The same targets run there under a fixed sequence of mutations (`tests.rs`), without libFuzzer.
 
+mod logs;
 mod seeds;
 #[cfg(test)]
 mod tests;
@@ -58,6 +59,8 @@ enum Target {
     Bundle,
     /// Signed notes, keys, statements.
     Note,
+    /// Headers, checkpoints, proofs, identities and keys of a log.
+    Log,
     /// RFC 3339 times.
     Time,
     /// The JSON reader, against serde_json.
@@ -65,7 +68,8 @@ enum Target {
 }
 
 impl Target {
-    const ALL: [Self; 6] = [Self::Request, Self::Segment, Self::Bundle, Self::Note, Self::Time, Self::Json];
+    const ALL: [Self; 7] =
+        [Self::Request, Self::Segment, Self::Bundle, Self::Note, Self::Log, Self::Time, Self::Json];
 
     /// Name of its binary, and of the function in `fuzz/src`.
     const fn name(self) -> &'static str {
@@ -74,6 +78,7 @@ impl Target {
             Self::Segment => "segment",
             Self::Bundle => "bundle",
             Self::Note => "note",
+            Self::Log => "log",
             Self::Time => "time",
             Self::Json => "json",
         }

@@ -13,7 +13,7 @@ use quipu_core::segment::{Numbered, Segment, SegmentReader, chain};
 use quipu_core::statement::{Says, Standing, certify, log_key_name, receipt_key_name};
 use quipu_core::time::Micros;
 
-use super::{INPUT_BYTES_MAX, Target};
+use super::{INPUT_BYTES_MAX, Target, logs};
 use crate::sample::{Mode, SampleConfig, generate};
 use crate::shell::root;
 
@@ -33,6 +33,7 @@ pub(super) fn seeds(target: Target) -> anyhow::Result<Vec<Vec<u8>>> {
         Target::Segment => segments()?,
         Target::Bundle => bundles()?,
         Target::Note => notes()?,
+        Target::Log => logs::seeds()?,
         Target::Time => TIMES.iter().map(|time| time.as_bytes().to_vec()).collect(),
         Target::Json => documents(),
     };
@@ -48,6 +49,7 @@ pub(super) fn tokens(target: Target) -> &'static [&'static str] {
         Target::Segment => SEGMENT_TOKENS,
         Target::Bundle => BUNDLE_TOKENS,
         Target::Note => NOTE_TOKENS,
+        Target::Log => logs::TOKENS,
         Target::Time => TIME_TOKENS,
         Target::Json => JSON_TOKENS,
     }

@@ -22,6 +22,7 @@ fn body(target: Target) -> fn(&[u8]) -> bool {
         Target::Segment => bodies::segment,
         Target::Bundle => bodies::bundle,
         Target::Note => bodies::note,
+        Target::Log => bodies::log,
         Target::Time => bodies::time,
         Target::Json => bodies::json,
     }
@@ -105,6 +106,11 @@ fn mutated_bundles() {
 #[test]
 fn mutated_notes() {
     drive(Target::Note);
+}
+
+#[test]
+fn mutated_logs() {
+    drive(Target::Log);
 }
 
 #[test]

@@ -9,6 +9,7 @@ use tokio::time::{Instant, sleep};
 
 use super::{Batch, Dice, PATIENCE, check_line, fresh_session, fresh_tenant, insist, session};
 use crate::ids::{CommitId, SessionId, TenantId};
+use crate::segment::SegmentMeta;
 use crate::store::{Commit, Conflict, Store, StoreError};
 
 /// How one batch ended for sure.
@@ -81,24 +82,29 @@ async fn check_acknowledged(
     session: &SessionId,
     commits: &[Arc<Commit>],
 ) {
+    check_same_commits(session, &check_line(store, tenant, session, 100).await, commits);
+}
+
+/// These segments are those of the acknowledged commits, each once.
+pub(super) fn check_same_commits(session: &SessionId, line: &[SegmentMeta], commits: &[Arc<Commit>]) {
     let mut expected: HashMap<CommitId, _> = HashMap::new();
     for commit in commits {
         for segment in commit.segments.iter().filter(|s| s.session_id == *session) {
             assert!(expected.insert(commit.id, &segment.meta).is_none(), "two commits of one id");
         }
     }
-    for meta in check_line(store, tenant, session, 100).await {
+    for meta in line {
         let Some(acknowledged) = expected.remove(&meta.commit_id) else {
             panic!(
                 "{session}: {meta:?} stands in the line, but nobody was told so, or it stands there twice"
             );
         };
-        assert_eq!(&meta, acknowledged, "{session}: another segment than was acknowledged");
+        assert_eq!(meta, acknowledged, "{session}: another segment than was acknowledged");
     }
     assert!(expected.is_empty(), "{session}: acknowledged and lost: {:?}", expected.keys());
 }
 
-async fn run_writers(
+pub(super) async fn run_writers(
     store: &Arc<dyn Store>,
     tenant: &TenantId,
     sessions: &[SessionId],

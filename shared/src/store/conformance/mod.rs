@@ -7,6 +7,7 @@
 //! functions with writers pass over a [`super::faulty::Faulty`] store as well, and show that the protocol is enough.
 
 mod append;
+mod archived;
 mod concurrency;
 mod feed;
 mod idempotency;
@@ -18,6 +19,7 @@ mod tokens;
 mod witness;
 
 pub use append::*;
+pub use archived::*;
 pub use concurrency::*;
 pub use feed::*;
 pub use idempotency::*;

@@ -10,7 +10,7 @@ use super::{DynamoStore, idempotency};
 use crate::aws::{Again, CallError, RETRY_AFTER, retried};
 use crate::ids::TenantId;
 use crate::limits;
-use crate::segment::Segment;
+use crate::segment::{Segment, unpacked_bytes};
 use crate::store::keys::dynamo as keys;
 use crate::store::{Commit, Conflict, StoreError};
 
@@ -28,7 +28,7 @@ pub(super) async fn commit(store: &DynamoStore, commit: Arc<Commit>) -> Result<(
         push_segment(&mut items, &commit.tenant, segment);
     }
     match (&mut items[..], &commit.idempotency) {
-        ([(item, _)], None) => put(store, std::mem::take(item), &commit.segments[0]).await,
+        ([(item, Some(taken))], None) => put_once(store, std::mem::take(item), taken.clone()).await,
         _ => transact(store, &commit, items).await,
     }
 }
@@ -43,6 +43,8 @@ fn push_segment(items: &mut Vec<(Item, Option<Conflict>)>, tenant: &TenantId, se
     item.insert("b".into(), binary(parts.next().unwrap_or_default()));
     item.insert("f".into(), text(keys::feed_shard(tenant, keys::shard(session_id, meta))));
     item.insert("c".into(), binary(keys::feed(meta.commit_id, session_id)));
+    item.insert("o".into(), text(keys::open(tenant, keys::open_shard(session_id))));
+    item.insert("z".into(), number(unpacked_bytes(body)));
     if parts.len() > 0 {
         item.insert("n".into(), number(parts.len()));
     }
@@ -54,8 +56,9 @@ fn push_segment(items: &mut Vec<(Item, Option<Conflict>)>, tenant: &TenantId, se
     }
 }
 
-/// One item: half the price of a transaction.
-async fn put(store: &DynamoStore, item: Item, segment: &Segment) -> Result<(), StoreError> {
+/// Writes one item on condition that nothing is there: half the price of a transaction. `taken`: what it means if
+/// something is.
+pub(super) async fn put_once(store: &DynamoStore, item: Item, taken: Conflict) -> Result<(), StoreError> {
     let done = retried(Again::IfBusy, || {
         let request = store.client.put_item().table_name(&store.table).set_item(Some(item.clone()));
         let request = request.condition_expression(ABSENT);
@@ -63,9 +66,7 @@ async fn put(store: &DynamoStore, item: Item, segment: &Segment) -> Result<(), S
     });
     match done.await {
         Ok(_) => Ok(()),
-        Err(CallError::Condition(_)) => {
-            Err(StoreError::Conflict(Conflict::Session(segment.session_id.clone())))
-        }
+        Err(CallError::Condition(_)) => Err(StoreError::Conflict(taken)),
         Err(error) => Err(refused(error)),
     }
 }

@@ -1,4 +1,6 @@
-//! The feed: one ordered list made of a few shards of the index. Eventually consistent.
+//! The feed: one ordered list made of a few shards of the index. Eventually consistent, and a hint: an entry stays
+//! until the table deletes its segment, which may be days after it expired. The index does not know a segment's
+//! expiry, or it would be paid for once more when that is set; the segment itself does, and says so when it is read.
 
 use std::collections::VecDeque;
 
@@ -15,7 +17,7 @@ use crate::store::{FeedEntry, FeedPosition, Order, StoreError};
 pub(super) const INDEX: &str = "feed";
 
 /// Entries in a page of a feed that is read to its end: about as many as the service's 1 MB holds.
-const PAGE: usize = 2_000;
+pub(super) const PAGE: usize = 2_000;
 
 /// An entry's place in the feed.
 pub(super) fn position(entry: &FeedEntry) -> FeedPosition {
@@ -31,19 +33,13 @@ pub(super) enum From {
     Beyond(Vec<u8>),
 }
 
-/// A shard, or a part of it, in order.
-pub(super) fn shard(
-    store: &DynamoStore,
-    tenant: &TenantId,
-    shard: usize,
-    order: Order,
-    from: &From,
-) -> QueryFluentBuilder {
+/// A partition of the index, or a part of it, in order.
+pub(super) fn partition(store: &DynamoStore, name: String, order: Order, from: &From) -> QueryFluentBuilder {
     let query = store
         .query()
         .index_name(INDEX)
         .projection_expression("pk, sk, c, m")
-        .expression_attribute_values(":f", text(keys::feed_shard(tenant, shard)))
+        .expression_attribute_values(":f", text(name))
         .scan_index_forward(order == Order::Asc);
     match from {
         From::End => query.key_condition_expression("f = :f"),
@@ -70,7 +66,8 @@ pub(super) async fn after(
 ) -> Result<Vec<FeedEntry>, StoreError> {
     let from = after.map_or(From::End, |at| From::Beyond(keys::feed(at.commit_id, &at.session_id)));
     let shards = (0..=keys::STRAY_SHARD).map(async |number| {
-        let items = store.items(shard(store, tenant, number, Order::Asc, &from), limit).await?;
+        let shard = partition(store, keys::feed_shard(tenant, number), Order::Asc, &from);
+        let items = store.items(shard, limit).await?;
         entries(tenant, &items)
     });
     let mut merged = try_join_all(shards).await?.concat();
@@ -147,7 +144,8 @@ impl<'s> Reader<'s> {
         let empty = self.shards.iter_mut().filter(|shard| shard.read.is_empty());
         try_join_all(empty.map(async |this| {
             let Some(from) = this.from.take() else { return Ok(()) };
-            let items = store.items(shard(store, tenant, this.number, order, &from), page).await?;
+            let shard = partition(store, keys::feed_shard(tenant, this.number), order, &from);
+            let items = store.items(shard, page).await?;
             let found = entries(tenant, &items)?;
             if found.len() == page
                 && let Some(last) = found.last()

@@ -4,12 +4,15 @@
 //!
 //! | | |
 //! |---|---|
-//! | `m` | a segment's attributes ([`SegmentMeta::encode`]); projected into the index |
+//! | `m` | a segment's attributes ([`SegmentMeta::encode`]) or a pointer's record ([`crate::store::Pointer::encode`]); projected into the index `feed` |
 //! | `b` | a body, or a part of one |
 //! | `n` | how many further parts a body has, if any |
-//! | `f`, `c` | a segment's place in the feed: shard; commit and session |
+//! | `f`, `c` | a place in the feed: shard; commit and session |
+//! | `o`, `z` | of a segment that is not archived: its shard of the index `open`; unpacked bytes, projected into it |
 //! | `a` | the batch that a segment was archived in |
-//! | `q`, `p` | a pointer: its sequence; the rest |
+//! | `q` | a pointer's sequence, which its condition compares |
+//! | `p` | a record: of a batch, of an idempotency key |
+//! | `r` | there once a batch is recorded |
 //! | `ttl` | when the table may drop the item, s since 1970 |
 
 use std::collections::HashMap;
@@ -117,8 +120,12 @@ impl DynamoStore {
     pub(super) async fn get(&self, key: Item, attributes: Option<&str>) -> Result<Option<Item>, StoreError> {
         let output = retried(Again::IfUnknown, || {
             let request = self.client.get_item().table_name(&self.table).set_key(Some(key.clone()));
-            let request =
+            let mut request =
                 request.consistent_read(true).set_projection_expression(attributes.map(str::to_owned));
+            // A reserved word.
+            if attributes.is_some_and(|attributes| attributes.contains("#ttl")) {
+                request = request.expression_attribute_names("#ttl", "ttl");
+            }
             async { request.send().await.map_err(CallError::from) }
         });
         Ok(output.await.map_err(CallError::into_store)?.item)

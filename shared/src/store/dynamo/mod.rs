@@ -1,4 +1,4 @@
-//! The DynamoDB store: one table, one sparse index, and no coordination but the table's own conditions.
+//! The DynamoDB store: one table, two sparse indexes, and no coordination but the table's own conditions.
 //!
 //! Invariants:
 //! - **The conditional put of the commit item is the commit.** Its key is the session and the first sequence, and one
@@ -7,17 +7,21 @@
 //!   a neighbouring item.
 //! - One session is one `PutItem`. Several items are one `TransactWriteItems`, whose token is the commit's id.
 //! - The head is the higher of the pointer and the last segment: expiry has no order.
+//! - A segment is archived by its pointer first and marked afterwards, its parts before its commit item.
 //! - A write that may have been applied is never repeated here; a refused one is, until the deadline.
 //!
 //! Sessions, agents and the order of time are derived from the feed, whose index lags by moments: nothing is written
-//! for them, so that an append stays one item (docs/adr/0007).
+//! for them, so that an append stays one item (docs/adr/0007). Of what has expired the pointers tell.
 
 mod agents;
+mod catalogue;
 mod commit;
+mod expiry;
 mod feed;
 mod idempotency;
 mod identity;
 mod item;
+mod open;
 mod pointer;
 mod segments;
 mod sessions;
@@ -25,7 +29,6 @@ mod table;
 mod time;
 mod tokens;
 
-pub use pointer::Pointer;
 pub use table::{check_table, create_table, describe_table};
 
 use std::sync::Arc;
@@ -36,26 +39,42 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
 use super::{
-    AgentRecord, Commit, FeedEntry, FeedPosition, Idempotency, Order, SessionRecord, Store, StoreError,
-    TenantRecord, TimePage,
+    AgentRecord, BatchRecord, Commit, FeedEntry, FeedPosition, Idempotency, OpenEntry, Order, Pointer,
+    SessionRecord, Store, StoreError, TenantRecord, TimePage,
 };
 use crate::auth::TokenRecord;
 use crate::aws::Connection;
+use crate::clock::{Clock, SystemClock};
 use crate::ids::{AgentId, CommitId, Seq, SessionId, TenantId};
 use crate::segment::{Head, SegmentMeta};
 use crate::time::Micros;
 
 /// The store in a DynamoDB table.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct DynamoStore {
     client: Client,
     table: String,
+    /// Says what has expired.
+    clock: Arc<dyn Clock>,
+}
+
+impl std::fmt::Debug for DynamoStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("DynamoStore").field("table", &self.table).finish_non_exhaustive()
+    }
 }
 
 impl DynamoStore {
-    /// On a table. Calls nothing.
+    /// On a table, with the system's clock. Calls nothing.
     pub fn new(connection: &Connection, table: &str) -> Self {
-        Self { client: connection.dynamodb(), table: table.to_owned() }
+        let clock = Arc::new(SystemClock);
+        Self { client: connection.dynamodb(), table: table.to_owned(), clock }
+    }
+
+    /// With another clock to say what has expired. The table deletes by AWS's own.
+    #[must_use]
+    pub fn with_clock(self, clock: Arc<dyn Clock>) -> Self {
+        Self { clock, ..self }
     }
 }
 
@@ -194,5 +213,69 @@ impl Store for DynamoStore {
 
     async fn tenants(&self) -> Result<Vec<TenantRecord>, StoreError> {
         tokens::tenants(self).await
+    }
+
+    async fn open_segments(
+        &self,
+        tenant: &TenantId,
+        after: Option<&FeedPosition>,
+        limit: usize,
+    ) -> Result<Vec<OpenEntry>, StoreError> {
+        open::after(self, tenant, after, limit).await
+    }
+
+    async fn pointer(&self, tenant: &TenantId, session: &SessionId) -> Result<Option<Pointer>, StoreError> {
+        pointer::get(self, tenant, session).await
+    }
+
+    async fn advance_pointer(&self, tenant: &TenantId, pointer: &Pointer) -> Result<(), StoreError> {
+        pointer::advance(self, tenant, pointer).await
+    }
+
+    async fn mark_archived(
+        &self,
+        tenant: &TenantId,
+        session: &SessionId,
+        meta: &SegmentMeta,
+        batch: u64,
+        expires_at: Option<Micros>,
+    ) -> Result<(), StoreError> {
+        pointer::mark_archived(self, tenant, session, meta, batch, expires_at).await
+    }
+
+    async fn mark_broken(
+        &self,
+        tenant: &TenantId,
+        session: &SessionId,
+        first: Seq,
+        at: Micros,
+    ) -> Result<bool, StoreError> {
+        catalogue::mark_broken(self, tenant, session, first, at).await
+    }
+
+    async fn put_batch(&self, tenant: &TenantId, batch: &BatchRecord) -> Result<(), StoreError> {
+        catalogue::put(self, tenant, batch).await
+    }
+
+    async fn mark_recorded(&self, tenant: &TenantId, batch: u64) -> Result<(), StoreError> {
+        catalogue::mark_recorded(self, tenant, batch).await
+    }
+
+    async fn last_batch(&self, tenant: &TenantId) -> Result<Option<BatchRecord>, StoreError> {
+        catalogue::last(self, tenant).await
+    }
+
+    async fn batches(
+        &self,
+        tenant: &TenantId,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<BatchRecord>, StoreError> {
+        catalogue::after(self, tenant, after, limit).await
+    }
+
+    /// The table does it by itself.
+    async fn expire(&self, _: Micros, _: usize) -> Result<usize, StoreError> {
+        Ok(0)
     }
 }

@@ -1,142 +1,196 @@
-//! A session's pointer: how far it is archived, and what was archived of it. It never expires, so that the head and
-//! the session list outlive everything hot.
+//! A session's pointer, in its partition and in the list of pointers; and how a segment is marked archived.
 
-use aws_sdk_dynamodb::types::AttributeValue;
+use std::collections::VecDeque;
+
+use aws_sdk_dynamodb::types::{AttributeValue, ReturnValue};
 
 use super::DynamoStore;
 use super::commit::refused;
-use super::item::{Item, binary, corrupt, get_binary, get_number, key, number};
+use super::expiry;
+use super::feed::{self, From};
+use super::item::{Item, binary, corrupt, find_number, get_binary, get_number, get_text, key, number, text};
 use crate::aws::{Again, CallError, retried};
-use crate::codec::{Cursor, Malformed, put_signed, put_varint};
-use crate::ids::{CommitId, EventHash, Seq, SessionId, TenantId};
-use crate::segment::{Head, SegmentMeta};
+use crate::ids::{SessionId, TenantId};
+use crate::segment::SegmentMeta;
 use crate::store::keys::dynamo as keys;
-use crate::store::{SessionRecord, StoreError};
-use crate::summary::Summary;
+use crate::store::{FeedPosition, Order, Pointer, SessionRecord, StoreError};
 use crate::time::Micros;
 
-const VERSION: u8 = 0x01;
-
-/// What a session's pointer holds.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Pointer {
-    /// The session as far as it is archived: its head there, and the counts over what is archived.
-    pub archived: SessionRecord,
-    /// The batch that holds its first event.
-    pub first_batch: u64,
-    /// The batch that holds the last one archived.
-    pub last_batch: u64,
+/// A session's place in the lists: that of its first segment.
+pub(super) fn position(record: &SessionRecord) -> FeedPosition {
+    FeedPosition { commit_id: record.first_commit, session_id: record.session_id.clone() }
 }
 
-impl Pointer {
-    fn encode(&self) -> Vec<u8> {
-        let record = &self.archived;
-        let mut out = vec![VERSION];
-        out.extend_from_slice(&record.head.hash.0);
-        out.extend_from_slice(&record.first_commit.to_bytes());
-        out.extend_from_slice(&record.last_commit.to_bytes());
-        put_signed(&mut out, record.updated_at.get());
-        put_varint(&mut out, self.first_batch);
-        put_varint(&mut out, self.last_batch);
-        record.summary.encode(&mut out);
-        out
+/// From its item.
+pub(super) fn read(session: &SessionId, item: &Item) -> Result<Pointer, StoreError> {
+    let pointer = Pointer::decode(session, get_binary(item, "m")?).map_err(|e| corrupt(item, e))?;
+    // What the condition compares must be what is told.
+    if u64::try_from(get_number(item, "q")?).ok() != Some(pointer.archived.head.sequence.get()) {
+        return Err(corrupt(item, "q is another sequence than its record's"));
+    }
+    Ok(pointer)
+}
+
+/// From the index.
+fn listed(tenant: &TenantId, item: &Item) -> Result<Pointer, StoreError> {
+    let place =
+        keys::read_feed(get_binary(item, "c")?).ok_or_else(|| corrupt(item, "no place in the feed"))?;
+    let pointer = Pointer::decode(&place.session_id, get_binary(item, "m")?).map_err(|e| corrupt(item, e))?;
+    let own = get_text(item, "pk")? == keys::session(tenant, &place.session_id);
+    if own && position(&pointer.archived) == place {
+        Ok(pointer)
+    } else {
+        Err(corrupt(item, "its place in the list is another session's"))
+    }
+}
+
+/// See [`crate::store::Store::pointer`].
+pub(super) async fn get(
+    store: &DynamoStore,
+    tenant: &TenantId,
+    session: &SessionId,
+) -> Result<Option<Pointer>, StoreError> {
+    let item = store.get(key(keys::session(tenant, session), keys::POINTER), Some("pk, sk, m, q")).await?;
+    item.map(|item| read(session, &item)).transpose()
+}
+
+/// See [`crate::store::Store::advance_pointer`].
+pub(super) async fn advance(
+    store: &DynamoStore,
+    tenant: &TenantId,
+    pointer: &Pointer,
+) -> Result<(), StoreError> {
+    let record = &pointer.archived;
+    let mut item = key(keys::session(tenant, &record.session_id), keys::POINTER);
+    item.insert("q".into(), number(record.head.sequence.get()));
+    item.insert("m".into(), binary(pointer.encode()));
+    item.insert("f".into(), text(keys::pointers(tenant)));
+    item.insert("c".into(), binary(keys::feed(record.first_commit, &record.session_id)));
+    let done = retried(Again::IfUnknown, || {
+        let request = store.client.put_item().table_name(&store.table).set_item(Some(item.clone()));
+        let request = request
+            .condition_expression("attribute_not_exists(pk) OR q < :q")
+            .expression_attribute_values(":q", number(record.head.sequence.get()));
+        async { request.send().await.map_err(CallError::from) }
+    });
+    match done.await {
+        Ok(_) | Err(CallError::Condition(_)) => Ok(()),
+        Err(error) => Err(refused(error)),
+    }
+}
+
+/// All pointers of a tenant, in the order of their sessions' first segments, read as far as they are asked for.
+pub(super) struct Listed<'s> {
+    store: &'s DynamoStore,
+    tenant: &'s TenantId,
+    order: Order,
+    page: usize,
+    /// Where to go on; `None` at the end.
+    from: Option<From>,
+    read: VecDeque<Pointer>,
+}
+
+impl<'s> Listed<'s> {
+    /// From a place on, pages of `page`.
+    pub(super) fn new(
+        store: &'s DynamoStore,
+        tenant: &'s TenantId,
+        order: Order,
+        from: From,
+        page: usize,
+    ) -> Self {
+        let page = page.clamp(1, feed::PAGE);
+        Self { store, tenant, order, page, from: Some(from), read: VecDeque::new() }
     }
 
-    fn decode(session: &SessionId, sequence: Seq, bytes: &[u8]) -> Result<Self, Malformed> {
-        let mut cursor = Cursor(bytes);
-        if cursor.byte()? != VERSION {
-            return Err(Malformed("an unknown version of the pointer"));
+    /// The next one, left where it is.
+    pub(super) async fn peek(&mut self) -> Result<Option<&Pointer>, StoreError> {
+        if self.read.is_empty()
+            && let Some(from) = self.from.take()
+        {
+            let query = feed::partition(self.store, keys::pointers(self.tenant), self.order, &from);
+            let items = self.store.items(query, self.page).await?;
+            for item in &items {
+                self.read.push_back(listed(self.tenant, item)?);
+            }
+            if items.len() == self.page
+                && let Some(last) = self.read.back()
+            {
+                let at = position(&last.archived);
+                self.from = Some(From::Beyond(keys::feed(at.commit_id, &at.session_id)));
+            }
         }
-        let commit = |cursor: &mut Cursor<'_>| {
-            CommitId::from_bytes(cursor.array()?).ok_or(Malformed("a commit id that is none"))
-        };
-        let hash = EventHash(cursor.array()?);
-        let (first_commit, last_commit) = (commit(&mut cursor)?, commit(&mut cursor)?);
-        let updated_at = Micros::new(cursor.signed()?).ok_or(Malformed("a time out of range"))?;
-        let (first_batch, last_batch) = (cursor.varint()?, cursor.varint()?);
-        let summary = Summary::decode(&mut cursor)?;
-        cursor.end()?;
-        let head = Head { sequence, hash };
-        let session_id = session.clone();
-        let archived = SessionRecord { session_id, first_commit, last_commit, updated_at, head, summary };
-        Ok(Self { archived, first_batch, last_batch })
+        Ok(self.read.front())
     }
 
-    /// From its item.
-    pub(super) fn read(session: &SessionId, item: &Item) -> Result<Self, StoreError> {
-        let sequence = u64::try_from(get_number(item, "q")?).ok().and_then(Seq::new);
-        let sequence = sequence.ok_or_else(|| corrupt(item, "q is no sequence"))?;
-        Self::decode(session, sequence, get_binary(item, "p")?).map_err(|e| corrupt(item, e))
+    /// The next one.
+    pub(super) async fn next(&mut self) -> Result<Option<Pointer>, StoreError> {
+        self.peek().await?;
+        Ok(self.read.pop_front())
     }
+}
+
+/// See [`crate::store::Store::mark_archived`]. The feed is left as it is: nothing that it shows changes, and so
+/// neither does the index, which would be paid for.
+pub(super) async fn mark_archived(
+    store: &DynamoStore,
+    tenant: &TenantId,
+    session: &SessionId,
+    meta: &SegmentMeta,
+    batch: u64,
+    expires_at: Option<Micros>,
+) -> Result<(), StoreError> {
+    let pk = keys::session(tenant, session);
+    let mut ttl = expires_at.map(expiry::seconds);
+    // The parts first: once the commit item is open no more nobody would come back for them. One that an earlier run
+    // has given its time keeps it, and then the commit item must not outlive it.
+    let parts = (meta.body_bytes as usize).div_ceil(crate::limits::ITEM_BODY_BYTES_MAX);
+    if let Some(asked) = ttl {
+        for part in 1..parts {
+            let at = key(&pk, keys::part(meta.first, meta.commit_id, part));
+            let values = [(":ttl", number(asked))];
+            let set = "SET #ttl = if_not_exists(#ttl, :ttl)";
+            let has = store.update_if(at, set, "attribute_exists(pk)", &values).await?;
+            let has = has.map(|item| find_number(&item, "ttl")).transpose()?.flatten();
+            ttl = ttl.min(has.or(ttl));
+        }
+    }
+    let mut values = vec![(":a", number(batch)), (":c", binary(keys::feed(meta.commit_id, session)))];
+    let update = match ttl {
+        None => "SET a = :a REMOVE o, z",
+        Some(ttl) => {
+            values.push((":ttl", number(ttl)));
+            "SET a = :a, #ttl = if_not_exists(#ttl, :ttl) REMOVE o, z"
+        }
+    };
+    store.update_if(key(&pk, keys::segment(meta.first)), update, "c = :c", &values).await?;
+    Ok(())
 }
 
 impl DynamoStore {
-    /// Moves a session's pointer, if that raises its sequence; otherwise does nothing.
-    ///
-    /// # Errors
-    /// `Throttled`, `Unavailable`, `Unknown`; may be repeated after any of them.
-    pub async fn advance_pointer(&self, tenant: &TenantId, pointer: &Pointer) -> Result<(), StoreError> {
-        let record = &pointer.archived;
-        let mut item = key(keys::session(tenant, &record.session_id), keys::POINTER);
-        item.insert("q".into(), number(record.head.sequence.get()));
-        item.insert("p".into(), binary(pointer.encode()));
-        let done = retried(Again::IfUnknown, || {
-            let request = self.client.put_item().table_name(&self.table).set_item(Some(item.clone()));
-            let request = request
-                .condition_expression("attribute_not_exists(pk) OR q < :q")
-                .expression_attribute_values(":q", number(record.head.sequence.get()));
-            async { request.send().await.map_err(CallError::from) }
-        });
-        match done.await {
-            Ok(_) | Err(CallError::Condition(_)) => Ok(()),
-            Err(error) => Err(refused(error)),
-        }
-    }
-
-    /// Notes that a segment is archived: its batch, when it expires (s since 1970), and that it is out of the feed.
-    /// Does nothing if the segment is not there any more or is another commit's.
-    ///
-    /// # Errors
-    /// `Throttled`, `Unavailable`, `Unknown`; may be repeated after any of them.
-    pub async fn mark_archived(
-        &self,
-        tenant: &TenantId,
-        session: &SessionId,
-        meta: &SegmentMeta,
-        batch: u64,
-        expires_at: i64,
-    ) -> Result<(), StoreError> {
-        let pk = keys::session(tenant, session);
-        let values: [(&str, AttributeValue); 3] =
-            [(":m", binary(meta.encode())), (":a", number(batch)), (":ttl", number(expires_at))];
-        // The parts first: once the commit item is out of the feed nobody would come back for them.
-        let parts = (meta.body_bytes as usize).div_ceil(crate::limits::ITEM_BODY_BYTES_MAX);
-        for part in 1..parts {
-            let at = key(&pk, keys::part(meta.first, meta.commit_id, part));
-            self.update_if_there(at, "SET #ttl = :ttl", "attribute_exists(pk)", &values[2..]).await?;
-        }
-        let at = key(&pk, keys::segment(meta.first));
-        self.update_if_there(at, "SET a = :a, #ttl = :ttl REMOVE f, c", "m = :m", &values).await
-    }
-
-    async fn update_if_there(
+    /// Updates an item on a condition; gives what was set, or `None` if the condition does not hold.
+    async fn update_if(
         &self,
         at: Item,
         update: &str,
         condition: &str,
         values: &[(&str, AttributeValue)],
-    ) -> Result<(), StoreError> {
+    ) -> Result<Option<Item>, StoreError> {
         let done = retried(Again::IfUnknown, || {
             let mut request = self.client.update_item().table_name(&self.table).set_key(Some(at.clone()));
             request = request.update_expression(update).condition_expression(condition);
-            request = request.expression_attribute_names("#ttl", "ttl");
+            request = request.return_values(ReturnValue::UpdatedNew);
+            if update.contains("#ttl") {
+                request = request.expression_attribute_names("#ttl", "ttl");
+            }
             for (name, value) in values {
                 request = request.expression_attribute_values(*name, value.clone());
             }
             async { request.send().await.map_err(CallError::from) }
         });
         match done.await {
-            Ok(_) | Err(CallError::Condition(_)) => Ok(()),
+            Ok(output) => Ok(Some(output.attributes.unwrap_or_default())),
+            Err(CallError::Condition(_)) => Ok(None),
             Err(error) => Err(refused(error)),
         }
     }

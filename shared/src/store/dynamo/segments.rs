@@ -4,7 +4,7 @@ use aws_sdk_dynamodb::operation::query::builders::QueryFluentBuilder;
 use bytes::{Bytes, BytesMut};
 
 use super::item::{self, corrupt, find_number, get_binary, get_text, key, text};
-use super::{DynamoStore, Pointer};
+use super::{DynamoStore, expiry, pointer};
 use crate::ids::{CommitId, Seq, SessionId, TenantId};
 use crate::limits;
 use crate::segment::{Head, SegmentMeta};
@@ -30,7 +30,8 @@ pub(super) fn between(
         .scan_index_forward(order == Order::Asc)
 }
 
-/// The higher of the pointer and the last segment: the one may be of last week, and the other may have expired.
+/// The higher of the pointer and the last segment: the one may be of last week, and the other may have expired. While
+/// it is there it counts, expired or not: what it says of the end of the session is true, and no end goes back.
 pub(super) async fn head(
     store: &DynamoStore,
     tenant: &TenantId,
@@ -38,9 +39,9 @@ pub(super) async fn head(
 ) -> Result<Option<Head>, StoreError> {
     let query = between(store, tenant, session, keys::SEGMENT_FIRST, keys::POINTER, Order::Desc);
     let mut head: Option<Head> = None;
-    for item in store.items(query.projection_expression("pk, sk, m, q, p"), 2).await? {
+    for item in store.items(query.projection_expression("pk, sk, m, q"), 2).await? {
         let found = if get_text(&item, "sk")? == keys::POINTER {
-            Pointer::read(session, &item)?.archived.head
+            pointer::read(session, &item)?.archived.head
         } else {
             item::segment(&item)?.head()
         };
@@ -59,8 +60,39 @@ pub(super) async fn commit_at(
     first: Seq,
 ) -> Result<Option<CommitId>, StoreError> {
     let key = key(keys::session(tenant, session), keys::segment(first));
-    let item = store.get(key, Some("pk, sk, m")).await?;
-    item.map(|item| item::segment(&item).map(|meta| meta.commit_id)).transpose()
+    let Some(item) = store.get(key, Some("pk, sk, m, #ttl")).await? else { return Ok(None) };
+    let meta = item::segment(&item)?;
+    Ok(expiry::is_alive(&item, store.clock.now())?.then_some(meta.commit_id))
+}
+
+/// Attributes of the first `limit` segments of a query that have not expired.
+async fn alive(
+    store: &DynamoStore,
+    query: QueryFluentBuilder,
+    limit: usize,
+) -> Result<Vec<SegmentMeta>, StoreError> {
+    let query = query.projection_expression("pk, sk, m, #ttl").expression_attribute_names("#ttl", "ttl");
+    let now = store.clock.now();
+    let (mut found, mut from, mut page) = (Vec::new(), None, limit);
+    while found.len() < limit {
+        // The service takes limits up to 2^31.
+        let asked = query.clone().set_limit(i32::try_from(page).ok()).set_exclusive_start_key(from.take());
+        let (items, next) = store.page(&asked).await?;
+        let before = found.len();
+        for item in &items {
+            if expiry::is_alive(item, now)? {
+                found.push(item::segment(item)?);
+            }
+        }
+        if next.is_none() {
+            break;
+        }
+        from = next;
+        // Days of expired ones may stand in a row: twice as many at a time, until one is found that has not.
+        page = if found.len() == before { page.saturating_mul(2) } else { limit.saturating_sub(found.len()) };
+    }
+    found.truncate(limit);
+    Ok(found)
 }
 
 /// See [`crate::store::Store::segments`].
@@ -75,26 +107,29 @@ pub(super) async fn segments(
     if limit == 0 {
         return Ok(Vec::new());
     }
-    let query = |low: &str, high: &str, order| {
-        between(store, tenant, session, low, high, order).projection_expression("pk, sk, m")
-    };
+    let query = |low: &str, high: &str, order| between(store, tenant, session, low, high, order);
     let (lowest, at) = (keys::segment(Seq::ZERO), keys::segment(from));
     let highest = keys::segment(Seq::MAX);
-    let read = async |query, limit| -> Result<Vec<SegmentMeta>, StoreError> {
-        store.items(query, limit).await?.iter().map(item::segment).collect()
-    };
     match order {
-        Order::Desc => read(query(&lowest, &at, Order::Desc), limit).await,
-        Order::Asc if from == Seq::ZERO => read(query(&lowest, &highest, Order::Asc), limit).await,
+        Order::Desc => alive(store, query(&lowest, &at, Order::Desc), limit).await,
+        Order::Asc if from == Seq::ZERO => alive(store, query(&lowest, &highest, Order::Asc), limit).await,
         Order::Asc => {
-            // The segment that holds `from` begins at or below it.
-            let mut found = read(query(&lowest, &at, Order::Desc), 1).await?;
-            found.retain(|meta| meta.last >= from);
+            // The segment that holds `from` begins at or below it, nearest; no other is looked for if it has expired.
+            let at = query(&lowest, &at, Order::Desc).projection_expression("pk, sk, m, #ttl");
+            let at = store.items(at.expression_attribute_names("#ttl", "ttl"), 1).await?;
+            let mut found = Vec::new();
+            if let Some(item) = at.first() {
+                let meta = item::segment(item)?;
+                if meta.last >= from && expiry::is_alive(item, store.clock.now())? {
+                    found.push(meta);
+                }
+            }
             if let Some(next) = from.checked_add(1)
                 && found.len() < limit
             {
                 let rest = query(&keys::segment(next), &highest, Order::Asc);
-                found.extend(read(rest, limit - found.len()).await?);
+                let more = alive(store, rest, limit - found.len()).await?;
+                found.extend(more);
             }
             Ok(found)
         }
@@ -110,7 +145,11 @@ pub(super) async fn body(
 ) -> Result<Bytes, StoreError> {
     let pk = keys::session(tenant, session);
     let at = key(&pk, keys::segment(first));
-    let mut item = store.get(at, Some("pk, sk, m, b, n")).await?.ok_or(StoreError::NotFound)?;
+    let mut item = store.get(at, Some("pk, sk, m, b, n, #ttl")).await?.ok_or(StoreError::NotFound)?;
+    // Its parts may have gone already, and nothing is corrupt.
+    if !expiry::is_alive(&item, store.clock.now())? {
+        return Err(StoreError::NotFound);
+    }
     let meta = item::segment(&item)?;
     let further = find_number(&item, "n")?.unwrap_or(0);
     get_binary(&item, "b")?;

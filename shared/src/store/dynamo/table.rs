@@ -5,9 +5,23 @@ use aws_sdk_dynamodb::types::{
     Projection, ProjectionType, ScalarAttributeType, TableDescription, TableStatus,
 };
 
-use super::{DynamoStore, feed};
+use super::{DynamoStore, feed, open};
 use crate::aws::{Again, CallError, retried};
 use crate::store::StoreError;
+
+/// An index of the table. Both have the range key `c` (binary).
+struct Index {
+    name: &'static str,
+    /// A string.
+    hash: &'static str,
+    /// What it projects beside the keys.
+    projects: &'static str,
+}
+
+const INDEXES: [Index; 2] = [
+    Index { name: feed::INDEX, hash: "f", projects: "m" },
+    Index { name: open::INDEX, hash: "o", projects: "z" },
+];
 
 fn schema(hash: &str, range: &str) -> Vec<KeySchemaElement> {
     [(hash, KeyType::Hash), (range, KeyType::Range)]
@@ -27,27 +41,28 @@ pub async fn create_table(store: &DynamoStore) -> Result<(), StoreError> {
         ("pk", ScalarAttributeType::S),
         ("sk", ScalarAttributeType::S),
         ("f", ScalarAttributeType::S),
+        ("o", ScalarAttributeType::S),
         ("c", ScalarAttributeType::B),
     ];
     let attributes = attributes.map(|(name, kind)| {
         let attribute = AttributeDefinition::builder().attribute_name(name).attribute_type(kind);
         attribute.build().expect("an attribute has a name and a type")
     });
-    let projection =
-        Projection::builder().projection_type(ProjectionType::Include).non_key_attributes("m").build();
-    let index = GlobalSecondaryIndex::builder()
-        .index_name(feed::INDEX)
-        .set_key_schema(Some(schema("f", "c")))
-        .projection(projection)
-        .build()
-        .expect("an index has a name and a key");
+    let indexes = INDEXES.map(|Index { name, hash, projects }| {
+        let projection = Projection::builder().projection_type(ProjectionType::Include);
+        let index = GlobalSecondaryIndex::builder()
+            .index_name(name)
+            .set_key_schema(Some(schema(hash, "c")))
+            .projection(projection.non_key_attributes(projects).build());
+        index.build().expect("an index has a name and a key")
+    });
     let made = store
         .client
         .create_table()
         .table_name(&store.table)
         .set_attribute_definitions(Some(attributes.to_vec()))
         .set_key_schema(Some(schema("pk", "sk")))
-        .global_secondary_indexes(index)
+        .set_global_secondary_indexes(Some(indexes.to_vec()))
         .billing_mode(BillingMode::PayPerRequest)
         .send()
         .await;
@@ -111,12 +126,18 @@ fn misfit(table: &TableDescription) -> Option<String> {
             return Some(format!("the table is not to be used, its status is {status}: name another one"));
         }
     }
-    let recreate = "make one from infra/template.yaml and name that";
     if !is_key(table.key_schema(), "pk", "sk") || !are_types(table, [("pk", "S"), ("sk", "S")]) {
         let expected = "its key is not pk (string) and sk (string)";
-        return Some(format!("the table is not one of Quipu's, {expected}: {recreate}"));
+        return Some(format!("the table is not one of Quipu's, {expected}: {RECREATE}"));
     }
-    let name = feed::INDEX;
+    INDEXES.iter().find_map(|index| misfit_of(table, index))
+}
+
+const RECREATE: &str = "make one from infra/template.yaml and name that";
+
+/// What keeps an index from being used, if anything does.
+fn misfit_of(table: &TableDescription, expected: &Index) -> Option<String> {
+    let Index { name, hash, projects } = *expected;
     let index = table.global_secondary_indexes().iter().find(|index| index.index_name() == Some(name));
     let Some(index) = index else {
         return Some(format!("the table has no index {name}: deploy infra/template.yaml, which adds it"));
@@ -133,14 +154,15 @@ fn misfit(table: &TableDescription) -> Option<String> {
     }
     let holds = |projection: &Projection| match projection.projection_type() {
         Some(ProjectionType::All) => true,
-        Some(ProjectionType::Include) => projection.non_key_attributes().iter().any(|name| name == "m"),
+        Some(ProjectionType::Include) => projection.non_key_attributes().iter().any(|name| name == projects),
         _ => false,
     };
-    let fits = is_key(index.key_schema(), "f", "c")
-        && are_types(table, [("f", "S"), ("c", "B")])
+    let fits = is_key(index.key_schema(), hash, "c")
+        && are_types(table, [(hash, "S"), ("c", "B")])
         && index.projection().is_some_and(holds);
-    let expected = "its key is not f (string) and c (binary), or it does not project m";
-    (!fits).then(|| format!("the table's index {name} is not Quipu's, {expected}: {recreate}"))
+    let expected =
+        format!("its key is not {hash} (string) and c (binary), or it does not project {projects}");
+    (!fits).then(|| format!("the table's index {name} is not Quipu's, {expected}: {RECREATE}"))
 }
 
 fn is_key(schema: &[KeySchemaElement], hash: &str, range: &str) -> bool {
@@ -165,20 +187,20 @@ mod tests {
 
     use super::*;
 
-    fn attributes(types: [(&str, &str); 4]) -> Option<Vec<AttributeDefinition>> {
+    fn attributes(types: [(&str, &str); 5]) -> Option<Vec<AttributeDefinition>> {
         let make = |(name, kind): (&str, &str)| {
             AttributeDefinition::builder().attribute_name(name).attribute_type(kind.into()).build().unwrap()
         };
         Some(types.map(make).to_vec())
     }
 
-    fn good_index() -> GlobalSecondaryIndexDescription {
+    fn good_index(name: &str, hash: &str, projects: &str) -> GlobalSecondaryIndexDescription {
         let projection =
-            Projection::builder().projection_type(ProjectionType::Include).non_key_attributes("m");
+            Projection::builder().projection_type(ProjectionType::Include).non_key_attributes(projects);
         GlobalSecondaryIndexDescription::builder()
-            .index_name("feed")
+            .index_name(name)
             .index_status(IndexStatus::Active)
-            .set_key_schema(Some(schema("f", "c")))
+            .set_key_schema(Some(schema(hash, "c")))
             .projection(projection.build())
             .build()
     }
@@ -187,8 +209,15 @@ mod tests {
         TableDescription::builder()
             .table_status(TableStatus::Active)
             .set_key_schema(Some(schema("pk", "sk")))
-            .set_attribute_definitions(attributes([("c", "B"), ("f", "S"), ("pk", "S"), ("sk", "S")]))
-            .global_secondary_indexes(good_index())
+            .set_attribute_definitions(attributes([
+                ("c", "B"),
+                ("f", "S"),
+                ("o", "S"),
+                ("pk", "S"),
+                ("sk", "S"),
+            ]))
+            .global_secondary_indexes(good_index("feed", "f", "m"))
+            .global_secondary_indexes(good_index("open", "o", "z"))
             .build()
     }
 
@@ -198,10 +227,14 @@ mod tests {
         misfit(&table).unwrap_or_else(|| "fits".into())
     }
 
+    /// With the feed's index changed.
     fn with_index(change: impl FnOnce(&mut GlobalSecondaryIndexDescription)) -> String {
-        let mut index = good_index();
-        change(&mut index);
-        with(|table| table.global_secondary_indexes = Some(vec![index]))
+        with(|table| change(&mut table.global_secondary_indexes.as_mut().unwrap()[0]))
+    }
+
+    /// With the other one changed.
+    fn with_open(change: impl FnOnce(&mut GlobalSecondaryIndexDescription)) -> String {
+        with(|table| change(&mut table.global_secondary_indexes.as_mut().unwrap()[1]))
     }
 
     #[test]
@@ -225,7 +258,8 @@ mod tests {
             (with(|t| t.key_schema = Some(schema("sk", "pk"))), "pk (string) and sk (string)"),
             (
                 with(|t| {
-                    t.attribute_definitions = attributes([("c", "B"), ("f", "S"), ("pk", "S"), ("sk", "N")]);
+                    t.attribute_definitions =
+                        attributes([("c", "B"), ("f", "S"), ("o", "S"), ("pk", "S"), ("sk", "N")]);
                 }),
                 "pk (string) and sk (string)",
             ),
@@ -236,11 +270,16 @@ mod tests {
             (with_index(|i| i.key_schema = Some(schema("f", "d"))), "f (string) and c (binary)"),
             (
                 with(|t| {
-                    t.attribute_definitions = attributes([("c", "S"), ("f", "S"), ("pk", "S"), ("sk", "S")]);
+                    t.attribute_definitions =
+                        attributes([("c", "S"), ("f", "S"), ("o", "S"), ("pk", "S"), ("sk", "S")]);
                 }),
                 "f (string) and c (binary)",
             ),
             (with_index(|i| i.projection = None), "does not project m"),
+            (with_open(|i| i.index_name = Some("other".into())), "no index open: deploy"),
+            (with_open(|i| i.index_status = Some(IndexStatus::Creating)), "open is being built"),
+            (with_open(|i| i.key_schema = Some(schema("f", "c"))), "o (string) and c (binary)"),
+            (with_open(|i| i.projection = good_index("open", "o", "m").projection), "does not project z"),
         ] {
             assert!(said.contains(says), "{said}");
         }

@@ -6,7 +6,7 @@ use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 use aws_sdk_dynamodb::types::{AttributeValue, KeysAndAttributes, ReturnValuesOnConditionCheckFailure};
 
 use super::DynamoStore;
-use super::commit::{ABSENT, failed, put_absent, refused, write_all};
+use super::commit::{failed, put_absent, put_once, refused, write_all};
 use super::item::{Item, binary, corrupt, find_time, get_binary, get_text, get_time, key, number, text};
 use crate::auth::TokenRecord;
 use crate::aws::{Again, CallError, retried};
@@ -160,16 +160,7 @@ pub(super) async fn touch(store: &DynamoStore, hash: &[u8; 32], at: Micros) -> R
 pub(super) async fn create_tenant(store: &DynamoStore, tenant: &TenantRecord) -> Result<(), StoreError> {
     let mut item = key(keys::TENANTS, tenant.tenant.as_str());
     item.insert("t".into(), number(tenant.created_at.get()));
-    let done = retried(Again::IfBusy, || {
-        let request = store.client.put_item().table_name(&store.table).set_item(Some(item.clone()));
-        let request = request.condition_expression(ABSENT);
-        async { request.send().await.map_err(CallError::from) }
-    });
-    match done.await {
-        Ok(_) => Ok(()),
-        Err(CallError::Condition(_)) => Err(StoreError::Conflict(Conflict::Exists)),
-        Err(error) => Err(refused(error)),
-    }
+    put_once(store, item, Conflict::Exists).await
 }
 
 fn read_tenant(item: &Item) -> Result<TenantRecord, StoreError> {

@@ -11,7 +11,8 @@ use super::bodies::BodyLog;
 use super::records::{self, AgentRow};
 use super::tables::{self, SegmentRow, Writer, corrupt, fail, get};
 use super::{derived, reads};
-use crate::ids::{AgentId, CommitId};
+use crate::ids::{AgentId, CommitId, SessionId, TenantId};
+use crate::segment::unpacked_bytes;
 use crate::store::{Commit, Conflict, Idempotency, SessionRecord, StoreError, keys};
 use crate::time::Micros;
 
@@ -23,16 +24,20 @@ const SWEPT_MAX: usize = 4;
 
 /// The tables of the ledger, open in a transaction.
 pub(super) struct Group<'t> {
-    segments: Writer<'t>,
-    bodies: Table<'t, u64, &'static [u8]>,
-    feed: Writer<'t>,
-    times: Writer<'t>,
+    /// For the tables that only a few requests need.
+    pub(super) txn: &'t WriteTransaction,
+    pub(super) segments: Writer<'t>,
+    pub(super) bodies: Table<'t, u64, &'static [u8]>,
+    pub(super) feed: Writer<'t>,
+    pub(super) open: Writer<'t>,
+    pub(super) times: Writer<'t>,
     sessions: Writer<'t>,
     session_order: Writer<'t>,
+    pub(super) pointers: Writer<'t>,
     agents: Writer<'t>,
     agent_sessions: Writer<'t>,
     idempotency: Writer<'t>,
-    expiry: Writer<'t>,
+    idempotency_expiry: Writer<'t>,
     log: BodyLog,
     session_records: HashMap<Vec<u8>, SessionRecord>,
     agent_rows: HashMap<Vec<u8>, AgentRow>,
@@ -51,16 +56,19 @@ impl<'t> Group<'t> {
     pub(super) fn open(txn: &'t WriteTransaction, log: BodyLog) -> Result<Self, StoreError> {
         let open = |definition| txn.open_table(definition).map_err(fail);
         Ok(Self {
+            txn,
             segments: open(tables::SEGMENTS)?,
             bodies: txn.open_table(tables::BODIES).map_err(fail)?,
             feed: open(tables::FEED)?,
+            open: open(tables::OPEN)?,
             times: open(tables::TIMES)?,
             sessions: open(tables::SESSIONS)?,
             session_order: open(tables::SESSION_ORDER)?,
+            pointers: open(tables::POINTERS)?,
             agents: open(tables::AGENTS)?,
             agent_sessions: open(tables::AGENT_SESSIONS)?,
             idempotency: open(tables::IDEMPOTENCY)?,
-            expiry: open(tables::IDEMPOTENCY_EXPIRY)?,
+            idempotency_expiry: open(tables::IDEMPOTENCY_EXPIRY)?,
             log,
             session_records: HashMap::new(),
             agent_rows: HashMap::new(),
@@ -79,13 +87,11 @@ impl<'t> Group<'t> {
             },
         };
         for segment in &commit.segments {
-            let head = reads::last_segment(&self.segments, &commit.tenant, &segment.session_id)?;
+            let head = reads::head(&self.segments, &self.pointers, &commit.tenant, &segment.session_id)?;
             let meta = &segment.meta;
             let follows = match head {
                 None => meta.first.get() == 0,
-                Some(last) => {
-                    last.last.checked_add(1) == Some(meta.first) && last.last_hash == meta.prev_hash
-                }
+                Some(head) => head.sequence.checked_add(1) == Some(meta.first) && head.hash == meta.prev_hash,
             };
             if !follows {
                 return Err(StoreError::Conflict(Conflict::Session(segment.session_id.clone())));
@@ -93,14 +99,7 @@ impl<'t> Group<'t> {
         }
         let mut agents = Vec::with_capacity(commit.segments.len());
         for segment in &commit.segments {
-            let session_key = keys::session(&commit.tenant, &segment.session_id);
-            if !self.session_records.contains_key(&session_key)
-                && let Some(bytes) = get(&self.sessions, &session_key)?
-            {
-                let record = records::decode_session(segment.session_id.clone(), &bytes)
-                    .map_err(|e| corrupt(tables::SESSIONS, &session_key, e))?;
-                self.session_records.insert(session_key, record);
-            }
+            self.load_session(&commit.tenant, &segment.session_id)?;
             let named = derived::agents(&segment.meta)
                 .map_err(|e| corrupt(tables::SEGMENTS, segment.session_id.as_str().as_bytes(), e))?;
             for (agent, _) in &named {
@@ -120,6 +119,43 @@ impl<'t> Group<'t> {
         let Some(bytes) = get(&self.idempotency, &key)? else { return Ok(None) };
         let record = records::decode_idempotency(new.key, &bytes);
         record.map(Some).map_err(|e| corrupt(tables::IDEMPOTENCY, &key, e))
+    }
+
+    fn load_session(&mut self, tenant: &TenantId, session: &SessionId) -> Result<(), StoreError> {
+        let key = keys::session(tenant, session);
+        if !self.session_records.contains_key(&key)
+            && let Some(bytes) = get(&self.sessions, &key)?
+        {
+            let record = records::decode_session(session.clone(), &bytes)
+                .map_err(|e| corrupt(tables::SESSIONS, &key, e))?;
+            self.session_records.insert(key, record);
+        }
+        Ok(())
+    }
+
+    /// Sees to it that a session's record and its place in the list say at least what is archived. They do, unless
+    /// the session is known from the archive alone: its segments were lost, and the pointer is made again.
+    ///
+    /// The inner error comes before the first write; after the outer one the transaction must be given up.
+    pub(super) fn keep_archived(
+        &mut self,
+        tenant: &TenantId,
+        archived: &SessionRecord,
+    ) -> Result<Result<(), StoreError>, StoreError> {
+        if let Err(damaged) = self.load_session(tenant, &archived.session_id) {
+            return Ok(Err(damaged));
+        }
+        let key = keys::session(tenant, &archived.session_id);
+        let before = self.session_records.get(&key);
+        if before.is_some_and(|before| before.head.sequence >= archived.head.sequence) {
+            return Ok(Ok(()));
+        }
+        if before.is_none() {
+            let place = keys::session_order(tenant, archived.first_commit, &archived.session_id);
+            put(&mut self.session_order, &place, &[])?;
+        }
+        self.session_records.insert(key, archived.clone());
+        Ok(Ok(()))
     }
 
     fn load_agent(&mut self, key: Vec<u8>, agent: &AgentId) -> Result<(), StoreError> {
@@ -143,9 +179,11 @@ impl<'t> Group<'t> {
             let segment = &commit.segments[index];
             let (session, meta) = (&segment.session_id, &segment.meta);
             let (place, parts) = self.log.append(&mut self.bodies, &segment.body)?;
-            let row = SegmentRow { place, parts, attributes: &meta.encode() }.encode();
+            let row = SegmentRow { place, parts, archived: None, attributes: &meta.encode() }.encode();
             put(&mut self.segments, &keys::segment(tenant, session, meta.first), &row)?;
             put_row(&mut self.feed, derived::feed_row(tenant, session, meta))?;
+            let bytes = unpacked_bytes(&segment.body);
+            put_row(&mut self.open, derived::open_row(tenant, session, meta, bytes))?;
             put_row(&mut self.times, derived::time_row(tenant, session, meta))?;
 
             let key = keys::session(tenant, session);
@@ -184,18 +222,18 @@ impl<'t> Group<'t> {
         let key = keys::idempotency(&commit.tenant, &new.key);
         if let Some(at) = replaces {
             let old = keys::idempotency_expiry(at, &key);
-            self.expiry.remove(old.as_slice()).map_err(fail)?;
+            self.idempotency_expiry.remove(old.as_slice()).map_err(fail)?;
         }
         put(&mut self.idempotency, &key, &records::encode_idempotency(new))?;
-        put(&mut self.expiry, &keys::idempotency_expiry(new.expires_at, &key), &[])?;
+        put(&mut self.idempotency_expiry, &keys::idempotency_expiry(new.expires_at, &key), &[])?;
 
         let end = keys::time(batch_time(commit).plus_ms(-EXPIRED_KEPT_MS));
         let mut long_expired = Vec::new();
-        for row in self.expiry.range(..end.as_slice()).map_err(fail)?.take(SWEPT_MAX) {
+        for row in self.idempotency_expiry.range(..end.as_slice()).map_err(fail)?.take(SWEPT_MAX) {
             long_expired.push(row.map_err(fail)?.0.value().to_vec());
         }
         for expiry in long_expired {
-            self.expiry.remove(expiry.as_slice()).map_err(fail)?;
+            self.idempotency_expiry.remove(expiry.as_slice()).map_err(fail)?;
             if let Some((_, key)) = expiry.split_first_chunk::<8>() {
                 self.idempotency.remove(key).map_err(fail)?;
             }
@@ -220,7 +258,7 @@ fn batch_time(commit: &Commit) -> Micros {
     commit.segments.first().map_or(Micros::MIN, |segment| segment.meta.received_at)
 }
 
-fn put(table: &mut Writer<'_>, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
+pub(super) fn put(table: &mut Writer<'_>, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
     table.insert(key, value).map_err(fail)?;
     Ok(())
 }

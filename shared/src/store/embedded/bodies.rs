@@ -6,6 +6,9 @@
 //! written, and the first part of a body fills what the last leaf has left, the middle ones fill whole runs
 //! exactly, and the last one opens a leaf that the next body continues: 4 % over the body bytes, indexes included,
 //! and one path of the tree to rewrite in a commit instead of one for each session.
+//!
+//! Bodies of expired segments leave holes. Numbers are never given to two bodies that are there at once; those behind
+//! the last one that is left are given again after a restart, when nothing names them any more.
 
 use redb::{ReadableTable, Table};
 
@@ -71,6 +74,42 @@ impl BodyLog {
         }
         Ok((place, self.next - place))
     }
+}
+
+/// Reads the front of a body, at least `count` bytes if it has so many.
+pub(super) fn read_front(
+    table: &impl ReadableTable<u64, &'static [u8]>,
+    place: u64,
+    parts: u64,
+    count: usize,
+) -> Result<Vec<u8>, StoreError> {
+    let mut front = Vec::new();
+    for part in table.range(place..place.saturating_add(parts)).map_err(fail)? {
+        front.extend_from_slice(part.map_err(fail)?.1.value());
+        if front.len() >= count {
+            break;
+        }
+    }
+    Ok(front)
+}
+
+/// Deletes a body, if it is there and has this length, bytes. The text of the error says what is wrong; then nothing
+/// was deleted. Other bodies stay where they are: the log has a hole.
+pub(super) fn remove(
+    table: &mut Table<'_, u64, &'static [u8]>,
+    place: u64,
+    parts: u64,
+    body_bytes: u64,
+) -> Result<Result<(), &'static str>, StoreError> {
+    match read(table, place, parts)? {
+        Ok(body) if body.len() as u64 != body_bytes => return Ok(Err("its body is of another length")),
+        Ok(_) => {}
+        Err(why) => return Ok(Err(why)),
+    }
+    for number in place..place + parts {
+        table.remove(number).map_err(fail)?;
+    }
+    Ok(Ok(()))
 }
 
 /// Reads a body back. The text of the error says what is missing.

@@ -6,7 +6,8 @@
 //! | `lock` | locked (flock) while a process has the directory open |
 //! | `deployment` | the deployment's name |
 //! | `ledger.redb` | the store |
-//! | `keys/` | private keys, the log's public key, certificates |
+//! | `keys/` | private keys, the log's public key, certificates, rotations |
+//! | `archive/` | the archive (docs/format.md, section 8), unless it is elsewhere |
 //! | `server.json` | what the running server says of itself |
 //!
 //! Making one is safe to interrupt: every file appears complete or not at all, and what is missing is made by the
@@ -22,9 +23,13 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
 
-use super::{key_files, open_database};
+use super::archived_logs::{self, ArchivedLog};
+use super::key_files::PublicKeys;
+use super::{key_files, open_database, rotation};
+use crate::ids::TenantId;
 use crate::ledger::Identity;
-use crate::note::VerifierKey;
+use crate::log::keys::Rotation;
+use crate::note::{NoteSigner, VerifierKey};
 use crate::statement;
 use crate::time::Micros;
 use crate::{ids, random};
@@ -43,6 +48,7 @@ const LOCK_TEXT: &str = "quipu lock\n";
 const DEPLOYMENT: &str = "deployment";
 const LEDGER: &str = "ledger.redb";
 const KEYS: &str = "keys";
+const ARCHIVE: &str = "archive";
 const SERVER: &str = "server.json";
 /// Ending of a file that is being written.
 const NEW: &str = ".new";
@@ -123,6 +129,22 @@ pub enum DataDirError {
     },
 }
 
+/// Why the log key is not replaced.
+#[derive(Debug, thiserror::Error)]
+pub enum RotationError {
+    /// The directory, or its archive.
+    #[error(transparent)]
+    Dir(#[from] DataDirError),
+    /// A batch of the archive has a header and not yet its checkpoint: only the present key can finish it.
+    #[error("batch {batch} of the log of {tenant} is not finished")]
+    Unfinished {
+        /// Whose log.
+        tenant: TenantId,
+        /// The batch.
+        batch: u64,
+    },
+}
+
 impl DataDirError {
     pub(super) fn io(path: &Path, source: std::io::Error) -> Self {
         Self::Io { path: path.to_owned(), source }
@@ -138,8 +160,28 @@ pub(super) fn read_text(path: &Path) -> Result<String, DataDirError> {
     })
 }
 
+/// Between two changes of files. In tests it is where a crash can be played: see [`cut_after`].
+pub(super) fn may_go_on() -> std::io::Result<()> {
+    #[cfg(test)]
+    if CHANGES_LEFT.with(|left| left.replace(left.get().saturating_sub(1))) == 0 {
+        return Err(std::io::Error::other("cut off here"));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+thread_local! {
+    static CHANGES_LEFT: std::cell::Cell<u32> = const { std::cell::Cell::new(u32::MAX) };
+}
+
+/// Lets this thread change files so many times more, and then none.
+#[cfg(test)]
+pub(super) fn cut_after(changes: u32) {
+    CHANGES_LEFT.set(changes);
+}
+
 /// Makes what was done to a directory's entries durable.
-fn sync_dir(path: &Path) -> Result<(), DataDirError> {
+pub(super) fn sync_dir(path: &Path) -> Result<(), DataDirError> {
     File::open(path).and_then(|dir| dir.sync_all()).map_err(|e| DataDirError::io(path, e))
 }
 
@@ -153,6 +195,7 @@ fn beside(path: &Path) -> PathBuf {
 pub(super) fn write_new(path: &Path, bytes: &[u8], mode: u32) -> Result<(), DataDirError> {
     let new = beside(path);
     let write = || {
+        may_go_on()?;
         // A leftover may have another mode.
         match fs::remove_file(&new) {
             Err(e) if e.kind() != ErrorKind::NotFound => return Err(e),
@@ -163,6 +206,7 @@ pub(super) fn write_new(path: &Path, bytes: &[u8], mode: u32) -> Result<(), Data
         file.set_permissions(fs::Permissions::from_mode(mode))?;
         file.write_all(bytes)?;
         file.sync_all()?;
+        may_go_on()?;
         fs::rename(&new, path)
     };
     write().map_err(|e| DataDirError::io(path, e))?;
@@ -261,23 +305,74 @@ impl DataDir {
         &self.deployment
     }
 
-    /// All keys, checked to belong together.
+    /// Where the archive is, unless it is elsewhere.
+    pub fn archive_path(&self) -> PathBuf {
+        self.path.join(ARCHIVE)
+    }
+
+    fn keys(&self) -> PathBuf {
+        self.path.join(KEYS)
+    }
+
+    /// All keys, checked to belong together. A rotation that was interrupted is brought to its end first.
     ///
     /// # Errors
     /// See [`DataDirError`]; private keys that others may read are refused.
     pub fn identity(&self) -> Result<Identity, DataDirError> {
-        key_files::identity(&self.path.join(KEYS), &self.deployment)
+        key_files::identity(&self.keys(), &self.deployment)
     }
 
-    /// The public keys alone, for checking: the log key and the certificates.
+    /// The public keys alone, for checking: the newest log key and the certificates. Nothing is written.
     ///
     /// # Errors
     /// See [`DataDirError`].
     pub fn public_keys(&self) -> Result<(VerifierKey, Vec<String>), DataDirError> {
-        let keys = self.path.join(KEYS);
-        let log_key = key_files::read_log_key(&keys, &self.deployment)?;
-        let (certificates, _) = key_files::read_certificates(&keys, &self.deployment, &log_key)?;
-        Ok((log_key, certificates))
+        let public = PublicKeys::read(&self.keys(), &self.deployment)?;
+        Ok((public.chain.newest().clone(), public.certificates))
+    }
+
+    /// How each log key was replaced by the next, oldest first, checked. Nothing is written.
+    ///
+    /// # Errors
+    /// See [`DataDirError`].
+    pub fn rotations(&self) -> Result<Vec<String>, DataDirError> {
+        Ok(PublicKeys::read(&self.keys(), &self.deployment)?.rotations)
+    }
+
+    /// The private log key, for whoever signs headers and checkpoints. It is read now, and kept by the caller alone.
+    ///
+    /// # Errors
+    /// See [`DataDirError`]; a key that others may read is refused.
+    pub fn log_signer(&self) -> Result<NoteSigner, DataDirError> {
+        key_files::log_signer(&self.keys(), &self.deployment)
+    }
+
+    /// The logs in this directory's archive, sorted by tenant.
+    ///
+    /// # Errors
+    /// If they cannot be read, or are not signed by the keys of this directory; `Unfinished` if a batch is.
+    pub fn archived_logs(&self) -> Result<Vec<ArchivedLog>, RotationError> {
+        let chain = PublicKeys::read(&self.keys(), &self.deployment)?.chain;
+        archived_logs::read(&self.archive_path(), &chain)
+    }
+
+    /// Replaces the log key from the present sizes of the logs in this directory's archive on. The old private key is
+    /// removed. A crash leaves either key in force, and a directory that opens.
+    ///
+    /// # Errors
+    /// As [`Self::archived_logs`], and then nothing was changed; or if the keys cannot be read or written.
+    pub fn rotate_log_key(&self, now: Micros) -> Result<Rotation, RotationError> {
+        let sizes = self.archived_logs()?.into_iter().map(|log| (log.tenant, log.tree_size)).collect();
+        Ok(rotation::rotate_log(&self.keys(), &self.deployment, sizes, now)?)
+    }
+
+    /// Replaces the receipt key by a new one that the log key certifies. The old private key is removed. A crash
+    /// leaves either key in force, and a directory that opens.
+    ///
+    /// # Errors
+    /// See [`DataDirError`].
+    pub fn rotate_receipt_key(&self, now: Micros) -> Result<VerifierKey, DataDirError> {
+        rotation::rotate_receipt(&self.keys(), &self.deployment, now)
     }
 
     /// Says to other processes what this one is: `server.json`, mode 600, until this is dropped.

@@ -1,4 +1,4 @@
-//! The rows that follow from segments: in the feed and in the time index. What they count is in
+//! The rows that follow from segments: in the feed, the time index and among the open ones. What they count is in
 //! [`crate::store::derived`].
 
 use super::records;
@@ -15,6 +15,11 @@ pub(super) type Row = (Vec<u8>, Vec<u8>);
 /// A segment's row in the feed.
 pub(super) fn feed_row(tenant: &TenantId, session: &SessionId, meta: &SegmentMeta) -> Row {
     (keys::feed(tenant, meta.commit_id, session), records::encode_feed(meta.first))
+}
+
+/// A segment's row among those that are not archived. `bytes`: of its events before compression.
+pub(super) fn open_row(tenant: &TenantId, session: &SessionId, meta: &SegmentMeta, bytes: u64) -> Row {
+    (keys::open(tenant, meta.commit_id, session), records::encode_open(bytes, meta.first))
 }
 
 /// A segment's row in the time index.

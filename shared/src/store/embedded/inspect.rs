@@ -12,10 +12,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use redb::{Database, ReadableTableMetadata as _};
 
 use super::overlay::Overlay;
-use super::tables::{self, Definition, Reader, SegmentRow, Snapshot, corrupt, fail, guarded};
-use super::{bodies, records};
-use crate::ids::{Seq, SessionId, TenantId};
-use crate::store::{SessionRecord, StoreError, TenantRecord, keys};
+use super::tables::{
+    self, Archived, Definition, Reader, SegmentRow, Snapshot, Version, corrupt, fail, guarded,
+};
+use super::{bodies, reads, records};
+use crate::ids::{CommitId, Seq, SessionId, TenantId};
+use crate::store::{BatchRecord, Pointer, SessionRecord, StoreError, TenantRecord, keys};
 
 /// Memory for pages while inspecting, bytes.
 const CACHE_BYTES: usize = 64 * 1024 * 1024;
@@ -46,6 +48,16 @@ pub enum InspectTable {
     Tokens,
     /// Tenant records.
     Tenants,
+    /// Segments that are not archived, by tenant, commit, session: bytes before compression, first sequence.
+    Open,
+    /// Pointers by tenant and session.
+    Pointers,
+    /// The catalogue: by tenant and number.
+    Batches,
+    /// Archived segments by the time at which they expire.
+    Expiry,
+    /// Segments at which a chain is broken, by tenant, session, first sequence.
+    Broken,
 }
 
 impl InspectTable {
@@ -62,6 +74,11 @@ impl InspectTable {
             Self::Idempotency => tables::IDEMPOTENCY,
             Self::Tokens => tables::TOKENS,
             Self::Tenants => tables::TENANTS,
+            Self::Open => tables::OPEN,
+            Self::Pointers => tables::POINTERS,
+            Self::Batches => tables::BATCHES,
+            Self::Expiry => tables::EXPIRY,
+            Self::Broken => tables::BROKEN,
         }
     }
 }
@@ -77,6 +94,8 @@ pub struct StoredSegment {
     pub body: Result<Vec<u8>, StoreError>,
     /// How many parts the body lies in.
     pub body_parts: u64,
+    /// There if it is archived.
+    pub archived: Option<Archived>,
 }
 
 /// An open file.
@@ -86,6 +105,7 @@ pub struct Inspector {
     view: Option<Snapshot>,
     db: Option<Database>,
     rolled_back: bool,
+    version: Version,
 }
 
 impl std::fmt::Debug for Inspector {
@@ -132,12 +152,13 @@ impl Inspector {
     /// `Unavailable` if the file cannot be read; `Corrupt` if it is not a database or is damaged beyond reading.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
         let (db, rolled_back) = open(path)?;
-        let mut this = Self { path: path.to_owned(), view: None, db: Some(db), rolled_back };
-        let view = guarded(|| {
+        let version = Version::Two;
+        let mut this = Self { path: path.to_owned(), view: None, db: Some(db), rolled_back, version };
+        let (version, view) = guarded(|| {
             let db = this.db.as_ref().ok_or(StoreError::NotFound)?;
-            tables::check(db)?;
-            Snapshot::new(db)
+            Ok((tables::check(db)?, Snapshot::new(db)?))
         })?;
+        this.version = version;
         this.view = Some(view);
         Ok(this)
     }
@@ -163,6 +184,11 @@ impl Inspector {
         Ok(checked? && !rolled_back)
     }
 
+    /// False for the tables of the archive in a file from before there was one: they read as empty.
+    pub(super) fn has(&self, table: InspectTable) -> bool {
+        self.version.has(table.definition())
+    }
+
     pub(super) fn view(&self) -> Result<&Snapshot, StoreError> {
         self.view.as_ref().ok_or(StoreError::NotFound)
     }
@@ -176,6 +202,9 @@ impl Inspector {
     /// # Errors
     /// `Corrupt`, `Unavailable`.
     pub fn rows(&self, table: InspectTable, prefix: &[u8]) -> Result<RawRows<'_>, StoreError> {
+        if !self.has(table) {
+            return Ok(RawRows { rows: None, _inspector: self });
+        }
         let reader = self.table(table.definition())?;
         let end = keys::after_prefix(prefix);
         let end = if end.is_empty() { Bound::Unbounded } else { Bound::Excluded(end.as_slice()) };
@@ -188,6 +217,9 @@ impl Inspector {
     /// # Errors
     /// `Corrupt`, `Unavailable`.
     pub fn get(&self, table: InspectTable, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        if !self.has(table) {
+            return Ok(None);
+        }
         guarded(|| tables::get(&self.view()?.table(table.definition())?, key))
     }
 
@@ -196,6 +228,9 @@ impl Inspector {
     /// # Errors
     /// `Corrupt`, `Unavailable`.
     pub fn count(&self, table: InspectTable) -> Result<u64, StoreError> {
+        if !self.has(table) {
+            return Ok(0);
+        }
         guarded(|| self.view()?.table(table.definition())?.len().map_err(fail))
     }
 
@@ -231,7 +266,7 @@ impl Inspector {
             }
             Ok(())
         };
-        for table in [InspectTable::Feed, InspectTable::SessionOrder] {
+        for table in [InspectTable::Feed, InspectTable::SessionOrder, InspectTable::Open] {
             for row in self.rows(table, &[])? {
                 let (key, _) = row?;
                 let read = keys::read_feed(&key);
@@ -250,6 +285,24 @@ impl Inspector {
             let (tenant, _, _, session) = read.ok_or_else(|| bad_key(InspectTable::AgentSessions, &key))?;
             stray(&tenant, &session)?;
         }
+        for row in self.rows(InspectTable::Pointers, &[])? {
+            let (key, _) = row?;
+            let (tenant, session) =
+                keys::read_session(&key).ok_or_else(|| bad_key(InspectTable::Pointers, &key))?;
+            stray(&tenant, &session)?;
+        }
+        for table in [InspectTable::Expiry, InspectTable::Broken] {
+            for row in self.rows(table, &[])? {
+                let (key, _) = row?;
+                let segment = match table {
+                    InspectTable::Expiry => keys::read_segment_expiry(&key).map(|(_, segment)| segment),
+                    _ => Some(key.as_slice()),
+                };
+                let read = segment.and_then(keys::read_segment);
+                let (tenant, session, _) = read.ok_or_else(|| bad_key(table, &key))?;
+                stray(&tenant, &session)?;
+            }
+        }
         Ok(Sessions { inspector: self, after: Some(Vec::new()), strays })
     }
 
@@ -266,6 +319,65 @@ impl Inspector {
         let Some(bytes) = self.get(InspectTable::Sessions, &key)? else { return Ok(None) };
         let record = records::decode_session(session.clone(), &bytes);
         record.map(Some).map_err(|e| corrupt(tables::SESSIONS, &key, e))
+    }
+
+    /// How far a session is archived; `None` if nothing of it is.
+    ///
+    /// # Errors
+    /// `Corrupt` if it does not decode.
+    pub fn pointer(&self, tenant: &TenantId, session: &SessionId) -> Result<Option<Pointer>, StoreError> {
+        let key = keys::session(tenant, session);
+        let Some(bytes) = self.get(InspectTable::Pointers, &key)? else { return Ok(None) };
+        let pointer = Pointer::decode(session, &bytes);
+        pointer.map(Some).map_err(|e| corrupt(tables::POINTERS, &key, e))
+    }
+
+    /// All pointers of all tenants, in the order of their keys.
+    ///
+    /// # Errors
+    /// `Corrupt`, `Unavailable`; an element is `Corrupt` if its row does not decode.
+    pub fn pointers(
+        &self,
+    ) -> Result<impl Iterator<Item = Result<(TenantId, Pointer), StoreError>> + use<'_>, StoreError> {
+        let rows = self.rows(InspectTable::Pointers, &[])?;
+        Ok(rows.map(|row| {
+            let (key, value) = row?;
+            let read = keys::read_session(&key);
+            let (tenant, session) = read.ok_or_else(|| bad_key(InspectTable::Pointers, &key))?;
+            let pointer = Pointer::decode(&session, &value);
+            pointer.map(|pointer| (tenant, pointer)).map_err(|e| corrupt(tables::POINTERS, &key, e))
+        }))
+    }
+
+    /// A tenant's catalogue of batches, by number.
+    ///
+    /// # Errors
+    /// `Corrupt`, `Unavailable`; an element is `Corrupt` if its row does not decode.
+    pub fn batches(
+        &self,
+        tenant: &TenantId,
+    ) -> Result<impl Iterator<Item = Result<BatchRecord, StoreError>> + use<'_>, StoreError> {
+        let rows = self.rows(InspectTable::Batches, &keys::tenant(tenant))?;
+        Ok(rows.map(|row| {
+            let (key, value) = row?;
+            reads::decode_batch(&key, &value)
+        }))
+    }
+
+    /// What is noted of a segment that is not archived: bytes of its events before compression, and its first sequence.
+    /// `None` if the commit has no open segment in this session.
+    ///
+    /// # Errors
+    /// `Corrupt` if it does not decode.
+    pub fn open_segment(
+        &self,
+        tenant: &TenantId,
+        session: &SessionId,
+        commit: CommitId,
+    ) -> Result<Option<(u64, Seq)>, StoreError> {
+        let key = keys::open(tenant, commit, session);
+        let Some(value) = self.get(InspectTable::Open, &key)? else { return Ok(None) };
+        records::decode_open(&value).map(Some).map_err(|e| corrupt(tables::OPEN, &key, e))
     }
 
     /// A session's segments with their bodies, in the order of their keys.
@@ -288,7 +400,13 @@ impl Inspector {
                 bodies::read(&parts, row.place, row.parts)?
                     .map_err(|why| corrupt(tables::SEGMENTS, &key, why))
             });
-            Ok(StoredSegment { first, attributes: row.attributes.to_vec(), body, body_parts: row.parts })
+            Ok(StoredSegment {
+                first,
+                attributes: row.attributes.to_vec(),
+                body,
+                body_parts: row.parts,
+                archived: row.archived,
+            })
         }))
     }
 }

@@ -6,9 +6,15 @@
 //! - What is stored is never trusted: bytes that cannot be what was written are [`StoreError::Corrupt`], not a
 //!   panic.
 //!
-//! It is strongly consistent throughout: the feed, the time index and the records of sessions and agents do not lag.
+//! It is strongly consistent throughout: the feed, the time index, open segments and the records of sessions and agents
+//! do not lag.
+//!
+//! What has expired is not seen from a minute before its time on ([`limits::EXPIRY_MARGIN_MS`]), by the store's clock;
+//! [`Store::expire`] deletes it, by the clock of its caller. Sessions and agents stay.
 
 mod apply;
+mod archive;
+mod archived_logs;
 mod bodies;
 mod check;
 mod data_dir;
@@ -18,16 +24,20 @@ mod key_files;
 mod overlay;
 mod reads;
 mod records;
+mod rotation;
 mod tables;
 #[cfg(test)]
 mod tests;
 mod time_index;
 mod tokens;
+mod upgrade;
 mod writer;
 
+pub use archived_logs::ArchivedLog;
 pub use check::Misfit;
-pub use data_dir::{DataDir, DataDirError};
+pub use data_dir::{DataDir, DataDirError, RotationError};
 pub use inspect::{InspectTable, Inspector, RawRow, RawRows, Sessions, StoredSegment};
+pub use tables::Archived;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -38,15 +48,17 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use redb::Database;
 
+use self::archive::{Archive, Mark};
 use self::bodies::BodyLog;
 use self::tables::{Snapshot, fail, guarded};
 use self::tokens::Admin;
 use self::writer::{Work, Writer};
 use super::{
-    AgentRecord, Commit, FeedEntry, FeedPosition, Idempotency, Order, SessionRecord, Store, StoreError,
-    TenantRecord, TimePage,
+    AgentRecord, BatchRecord, Commit, FeedEntry, FeedPosition, Idempotency, OpenEntry, Order, Pointer,
+    SessionRecord, Store, StoreError, TenantRecord, TimePage,
 };
 use crate::auth::TokenRecord;
+use crate::clock::{Clock, SystemClock};
 use crate::ids::{AgentId, CommitId, Seq, SessionId, TenantId};
 use crate::limits;
 use crate::segment::{Head, SegmentMeta};
@@ -82,6 +94,7 @@ pub struct EmbeddedStore {
     // Before `db`: the thread is joined first, so that closing the database happens here, when nothing uses it.
     writer: Writer,
     db: Arc<Database>,
+    clock: Arc<dyn Clock>,
 }
 
 impl std::fmt::Debug for EmbeddedStore {
@@ -115,11 +128,23 @@ impl EmbeddedStore {
     /// # Errors
     /// `Unavailable` if the file cannot be opened or is open elsewhere; `Corrupt` if it is not a store.
     pub fn open(path: &Path, options: &EmbeddedOptions) -> Result<Self, StoreError> {
+        Self::with_clock(path, options, Arc::new(SystemClock))
+    }
+
+    /// As [`EmbeddedStore::open`]; what has expired is what has by this clock.
+    ///
+    /// # Errors
+    /// As [`EmbeddedStore::open`].
+    pub fn with_clock(
+        path: &Path,
+        options: &EmbeddedOptions,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, StoreError> {
         let (db, log) = open_database(path, options.cache_bytes)?;
         let db = Arc::new(db);
         let writer = Writer::start(Arc::clone(&db), log, options.quick_repair)
             .map_err(|e| StoreError::Unavailable { why: format!("no thread to write with: {e}") })?;
-        Ok(Self { writer, db })
+        Ok(Self { writer, db, clock })
     }
 
     /// How much was written, and in how many transactions.
@@ -133,11 +158,15 @@ impl EmbeddedStore {
     /// Reads from one view. Reads are short (a page of a list, a few hundred microseconds at most), so they run
     /// where they are polled.
     fn read<T>(&self, work: impl FnOnce(&Snapshot) -> Result<T, StoreError>) -> Result<T, StoreError> {
-        guarded(|| work(&Snapshot::new(&self.db)?))
+        guarded(|| work(&Snapshot::at(&self.db, self.clock.now())?))
     }
 
     async fn administer(&self, admin: Admin) -> Result<(), StoreError> {
-        self.writer.send(Work::Admin(admin)).await
+        self.writer.send(Work::Admin(admin)).await.map(drop)
+    }
+
+    async fn archive(&self, work: Archive) -> Result<usize, StoreError> {
+        self.writer.send(Work::Archive(Box::new(work))).await
     }
 }
 
@@ -150,7 +179,8 @@ impl Store for EmbeddedStore {
             let limit = limits::COMMIT_BYTES_MAX;
             return Box::pin(std::future::ready(Err(StoreError::TooLarge { limit, actual })));
         }
-        Box::pin(self.writer.send(Work::Commit(commit)))
+        let sent = self.writer.send(Work::Commit(commit));
+        Box::pin(async move { sent.await.map(drop) })
     }
 
     fn orders_commits(&self) -> bool {
@@ -159,8 +189,7 @@ impl Store for EmbeddedStore {
 
     async fn head(&self, tenant: &TenantId, session: &SessionId) -> Result<Option<Head>, StoreError> {
         self.read(|view| {
-            let last = reads::last_segment(&view.table(tables::SEGMENTS)?, tenant, session)?;
-            Ok(last.map(|meta| meta.head()))
+            reads::head(&view.table(tables::SEGMENTS)?, &view.table(tables::POINTERS)?, tenant, session)
         })
     }
 
@@ -171,7 +200,7 @@ impl Store for EmbeddedStore {
         first: Seq,
     ) -> Result<Option<CommitId>, StoreError> {
         self.read(|view| {
-            let segment = reads::segment_at(&view.table(tables::SEGMENTS)?, tenant, session, first)?;
+            let segment = reads::segment_at(view, &view.table(tables::SEGMENTS)?, tenant, session, first)?;
             Ok(segment.map(|meta| meta.commit_id))
         })
     }
@@ -288,5 +317,73 @@ impl Store for EmbeddedStore {
 
     async fn tenants(&self) -> Result<Vec<TenantRecord>, StoreError> {
         self.read(tokens::tenants)
+    }
+
+    async fn open_segments(
+        &self,
+        tenant: &TenantId,
+        after: Option<&FeedPosition>,
+        limit: usize,
+    ) -> Result<Vec<OpenEntry>, StoreError> {
+        self.read(|view| reads::open_segments(view, tenant, after, limit))
+    }
+
+    async fn pointer(&self, tenant: &TenantId, session: &SessionId) -> Result<Option<Pointer>, StoreError> {
+        self.read(|view| reads::pointer(&view.table(tables::POINTERS)?, tenant, session))
+    }
+
+    async fn advance_pointer(&self, tenant: &TenantId, pointer: &Pointer) -> Result<(), StoreError> {
+        let (tenant, pointer) = (tenant.clone(), pointer.clone());
+        self.archive(Archive::Advance { tenant, pointer }).await.map(drop)
+    }
+
+    async fn mark_archived(
+        &self,
+        tenant: &TenantId,
+        session: &SessionId,
+        meta: &SegmentMeta,
+        batch: u64,
+        expires_at: Option<Micros>,
+    ) -> Result<(), StoreError> {
+        let (tenant, session, meta) = (tenant.clone(), session.clone(), meta.clone());
+        let archived = Archived { batch, expires_at };
+        self.archive(Archive::Mark(Mark { tenant, session, meta, archived })).await.map(drop)
+    }
+
+    async fn mark_broken(
+        &self,
+        tenant: &TenantId,
+        session: &SessionId,
+        first: Seq,
+        at: Micros,
+    ) -> Result<bool, StoreError> {
+        let (tenant, session) = (tenant.clone(), session.clone());
+        Ok(self.archive(Archive::Broken { tenant, session, first, at }).await? > 0)
+    }
+
+    async fn put_batch(&self, tenant: &TenantId, batch: &BatchRecord) -> Result<(), StoreError> {
+        let (tenant, batch) = (tenant.clone(), batch.clone());
+        self.archive(Archive::PutBatch { tenant, batch }).await.map(drop)
+    }
+
+    async fn mark_recorded(&self, tenant: &TenantId, batch: u64) -> Result<(), StoreError> {
+        self.archive(Archive::Recorded { tenant: tenant.clone(), batch }).await.map(drop)
+    }
+
+    async fn last_batch(&self, tenant: &TenantId) -> Result<Option<BatchRecord>, StoreError> {
+        self.read(|view| reads::last_batch(view, tenant))
+    }
+
+    async fn batches(
+        &self,
+        tenant: &TenantId,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<BatchRecord>, StoreError> {
+        self.read(|view| reads::batches(view, tenant, after, limit))
+    }
+
+    async fn expire(&self, now: Micros, limit: usize) -> Result<usize, StoreError> {
+        self.archive(Archive::Expire { now, limit }).await
     }
 }

@@ -1,4 +1,4 @@
-//! Reads of segments, the feed, sessions and agents. Each sees one consistent view.
+//! Reads of segments, the feed, sessions, agents and of what is kept of the archive. Each sees one consistent view.
 
 use std::ops::Bound;
 
@@ -8,37 +8,66 @@ use redb::ReadableTable;
 use super::tables::{self, Reader, SegmentRow, Snapshot, corrupt, fail, get};
 use super::{bodies, records};
 use crate::ids::{AgentId, CommitId, Seq, SessionId, TenantId};
-use crate::segment::SegmentMeta;
+use crate::segment::{Head, SegmentMeta};
 use crate::store::{
-    AgentRecord, FeedEntry, FeedPosition, Idempotency, Order, SessionRecord, StoreError, keys,
+    AgentRecord, BatchRecord, FeedEntry, FeedPosition, Idempotency, OpenEntry, Order, Pointer, SessionRecord,
+    StoreError, keys,
 };
 
-fn decode_meta(key: &[u8], value: &[u8]) -> Result<SegmentMeta, StoreError> {
-    let meta = SegmentRow::decode(value).and_then(|row| SegmentMeta::decode(row.attributes));
-    let meta = meta.map_err(|e| corrupt(tables::SEGMENTS, key, e))?;
+pub(super) fn decode_row<'r>(
+    key: &[u8],
+    value: &'r [u8],
+) -> Result<(SegmentRow<'r>, SegmentMeta), StoreError> {
+    let damaged = |why| corrupt(tables::SEGMENTS, key, why);
+    let row = SegmentRow::decode(value).map_err(damaged)?;
+    let meta = SegmentMeta::decode(row.attributes).map_err(damaged)?;
     if key.ends_with(&meta.first.get().to_be_bytes()) {
-        Ok(meta)
+        Ok((row, meta))
     } else {
         Err(corrupt(tables::SEGMENTS, key, "its attributes name another first sequence"))
     }
 }
 
-/// The attributes of a session's last segment.
-pub(super) fn last_segment(
-    table: &impl ReadableTable<&'static [u8], &'static [u8]>,
+/// How far a session is archived.
+pub(super) fn pointer(
+    pointers: &impl ReadableTable<&'static [u8], &'static [u8]>,
     tenant: &TenantId,
     session: &SessionId,
-) -> Result<Option<SegmentMeta>, StoreError> {
-    let prefix = keys::session(tenant, session);
-    let end = keys::after_prefix(&prefix);
-    let mut range = table.range(prefix.as_slice()..end.as_slice()).map_err(fail)?;
-    let Some(row) = range.next_back() else { return Ok(None) };
-    let (key, value) = row.map_err(fail)?;
-    decode_meta(key.value(), value.value()).map(Some)
+) -> Result<Option<Pointer>, StoreError> {
+    let key = keys::session(tenant, session);
+    let Some(value) = pointers.get(key.as_slice()).map_err(fail)? else { return Ok(None) };
+    let pointer = Pointer::decode(session, value.value());
+    pointer.map(Some).map_err(|e| corrupt(tables::POINTERS, &key, e))
 }
 
-/// The attributes of the segment with this first sequence.
+/// The end of a session: the higher of the pointer and the last segment. What is archived may have gone, in any
+/// order, so neither alone is enough.
+pub(super) fn head(
+    segments: &impl ReadableTable<&'static [u8], &'static [u8]>,
+    pointers: &impl ReadableTable<&'static [u8], &'static [u8]>,
+    tenant: &TenantId,
+    session: &SessionId,
+) -> Result<Option<Head>, StoreError> {
+    let prefix = keys::session(tenant, session);
+    let end = keys::after_prefix(&prefix);
+    let mut range = segments.range(prefix.as_slice()..end.as_slice()).map_err(fail)?;
+    let last = match range.next_back() {
+        None => None,
+        Some(row) => {
+            let (key, value) = row.map_err(fail)?;
+            Some(decode_row(key.value(), value.value())?.1.head())
+        }
+    };
+    let archived = pointer(pointers, tenant, session)?.map(|pointer| pointer.archived.head);
+    Ok(match (last, archived) {
+        (Some(last), Some(archived)) if archived.sequence > last.sequence => Some(archived),
+        (last, archived) => last.or(archived),
+    })
+}
+
+/// The attributes of the segment with this first sequence, if it has not expired.
 pub(super) fn segment_at(
+    view: &Snapshot,
     table: &Reader,
     tenant: &TenantId,
     session: &SessionId,
@@ -46,7 +75,8 @@ pub(super) fn segment_at(
 ) -> Result<Option<SegmentMeta>, StoreError> {
     let key = keys::segment(tenant, session, first);
     let Some(value) = table.get(key.as_slice()).map_err(fail)? else { return Ok(None) };
-    decode_meta(&key, value.value()).map(Some)
+    let (row, meta) = decode_row(&key, value.value())?;
+    Ok(view.shows(&row).then_some(meta))
 }
 
 /// See [`crate::store::Store::segments`].
@@ -73,14 +103,17 @@ pub(super) fn segments(
                 && let Some(row) = down.next_back()
             {
                 let (key, value) = row.map_err(fail)?;
-                found.push(decode_meta(key.value(), value.value())?);
+                let (row, meta) = decode_row(key.value(), value.value())?;
+                if view.shows(&row) {
+                    found.push(meta);
+                }
             }
         }
         Order::Asc => {
             if let Some(row) = down.next_back() {
                 let (key, value) = row.map_err(fail)?;
-                let meta = decode_meta(key.value(), value.value())?;
-                if meta.last >= from {
+                let (row, meta) = decode_row(key.value(), value.value())?;
+                if meta.last >= from && view.shows(&row) {
                     found.push(meta);
                 }
             }
@@ -91,7 +124,10 @@ pub(super) fn segments(
                     break;
                 }
                 let (key, value) = row.map_err(fail)?;
-                found.push(decode_meta(key.value(), value.value())?);
+                let (row, meta) = decode_row(key.value(), value.value())?;
+                if view.shows(&row) {
+                    found.push(meta);
+                }
             }
         }
     }
@@ -109,23 +145,29 @@ pub(super) fn body(
     let table = view.table(tables::SEGMENTS)?;
     let row = table.get(key.as_slice()).map_err(fail)?.ok_or(StoreError::NotFound)?;
     let row = SegmentRow::decode(row.value()).map_err(|e| corrupt(tables::SEGMENTS, &key, e))?;
+    if !view.shows(&row) {
+        return Err(StoreError::NotFound);
+    }
     let body = bodies::read(&view.bodies()?, row.place, row.parts)?;
     body.map(Bytes::from).map_err(|why| corrupt(tables::SEGMENTS, &key, why))
 }
 
-/// A segment as the feed and the time index show it.
+/// A segment as the feed and the time index show it; `None` if it has expired.
 pub(super) fn entry(
+    view: &Snapshot,
     segments: &Reader,
     tenant: &TenantId,
     (commit, session_id): (CommitId, SessionId),
     first: Seq,
     place: impl Fn(&str) -> StoreError,
-) -> Result<FeedEntry, StoreError> {
-    let meta = segment_at(segments, tenant, &session_id, first)?.ok_or_else(|| place("no such segment"))?;
+) -> Result<Option<FeedEntry>, StoreError> {
+    let key = keys::segment(tenant, &session_id, first);
+    let value = segments.get(key.as_slice()).map_err(fail)?.ok_or_else(|| place("no such segment"))?;
+    let (row, meta) = decode_row(&key, value.value())?;
     if meta.commit_id != commit {
         return Err(place("the segment is of another commit"));
     }
-    Ok(FeedEntry { session_id, meta })
+    Ok(view.shows(&row).then_some(FeedEntry { session_id, meta }))
 }
 
 fn feed_range(
@@ -135,15 +177,89 @@ fn feed_range(
     limit: usize,
 ) -> Result<Vec<FeedEntry>, StoreError> {
     let segments = view.table(tables::SEGMENTS)?;
+    let mut rows = view.table(tables::FEED)?.range::<&[u8]>(range).map_err(fail)?;
     let mut entries = Vec::new();
-    for row in view.table(tables::FEED)?.range::<&[u8]>(range).map_err(fail)?.take(limit) {
+    while entries.len() < limit
+        && let Some(row) = rows.next()
+    {
         let (key, value) = row.map_err(fail)?;
         let place = |why: &str| corrupt(tables::FEED, key.value(), why);
         let (_, commit, session) = keys::read_feed(key.value()).ok_or_else(|| place("not a feed's key"))?;
         let first = records::decode_feed(value.value()).map_err(|e| place(e.0))?;
-        entries.push(entry(&segments, tenant, (commit, session), first, place)?);
+        entries.extend(entry(view, &segments, tenant, (commit, session), first, place)?);
     }
     Ok(entries)
+}
+
+/// The rows of a tenant after a position, in a table whose keys are those of the feed.
+fn after_position<'k>(
+    prefix: &'k [u8],
+    end: &'k [u8],
+    at: Option<&'k [u8]>,
+) -> (Bound<&'k [u8]>, Bound<&'k [u8]>) {
+    (at.map_or(Bound::Included(prefix), Bound::Excluded), Bound::Excluded(end))
+}
+
+/// See [`crate::store::Store::open_segments`].
+pub(super) fn open_segments(
+    view: &Snapshot,
+    tenant: &TenantId,
+    after: Option<&FeedPosition>,
+    limit: usize,
+) -> Result<Vec<OpenEntry>, StoreError> {
+    let prefix = keys::tenant(tenant);
+    let end = keys::after_prefix(&prefix);
+    let at = after.map(|at| keys::open(tenant, at.commit_id, &at.session_id));
+    let range = after_position(&prefix, &end, at.as_deref());
+    let mut entries = Vec::new();
+    for row in view.table(tables::OPEN)?.range::<&[u8]>(range).map_err(fail)?.take(limit) {
+        let (key, value) = row.map_err(fail)?;
+        let place = |why: &str| corrupt(tables::OPEN, key.value(), why);
+        let (_, commit_id, session_id) =
+            keys::read_feed(key.value()).ok_or_else(|| place("not a key of this table"))?;
+        let (bytes, _) = records::decode_open(value.value()).map_err(|e| place(e.0))?;
+        entries.push(OpenEntry { position: FeedPosition { commit_id, session_id }, bytes });
+    }
+    Ok(entries)
+}
+
+/// A row of the catalogue.
+pub(super) fn decode_batch(key: &[u8], value: &[u8]) -> Result<BatchRecord, StoreError> {
+    let damaged = |why: &str| corrupt(tables::BATCHES, key, why);
+    let (_, number) = keys::read_batch(key).ok_or_else(|| damaged("not a batch's key"))?;
+    let (recorded, record) = match value {
+        [flag @ (0 | 1), record @ ..] => (*flag == 1, record),
+        _ => return Err(damaged("it does not say whether it is recorded")),
+    };
+    BatchRecord::decode(number, recorded, record).map_err(|e| damaged(e.0))
+}
+
+/// See [`crate::store::Store::last_batch`].
+pub(super) fn last_batch(view: &Snapshot, tenant: &TenantId) -> Result<Option<BatchRecord>, StoreError> {
+    let prefix = keys::tenant(tenant);
+    let end = keys::after_prefix(&prefix);
+    let table = view.table(tables::BATCHES)?;
+    let mut rows = table.range(prefix.as_slice()..end.as_slice()).map_err(fail)?;
+    let Some(row) = rows.next_back() else { return Ok(None) };
+    let (key, value) = row.map_err(fail)?;
+    decode_batch(key.value(), value.value()).map(Some)
+}
+
+/// See [`crate::store::Store::batches`].
+pub(super) fn batches(
+    view: &Snapshot,
+    tenant: &TenantId,
+    after: u64,
+    limit: usize,
+) -> Result<Vec<BatchRecord>, StoreError> {
+    let (at, end) = (keys::batch(tenant, after), keys::after_prefix(&keys::tenant(tenant)));
+    let range = (Bound::Excluded(at.as_slice()), Bound::Excluded(end.as_slice()));
+    let mut found = Vec::new();
+    for row in view.table(tables::BATCHES)?.range::<&[u8]>(range).map_err(fail)?.take(limit) {
+        let (key, value) = row.map_err(fail)?;
+        found.push(decode_batch(key.value(), value.value())?);
+    }
+    Ok(found)
 }
 
 /// See [`crate::store::Store::feed`].
@@ -156,8 +272,7 @@ pub(super) fn feed(
     let prefix = keys::tenant(tenant);
     let end = keys::after_prefix(&prefix);
     let at = after.map(|at| keys::feed(tenant, at.commit_id, &at.session_id));
-    let start = at.as_deref().map_or(Bound::Included(prefix.as_slice()), Bound::Excluded);
-    feed_range(view, tenant, (start, Bound::Excluded(&end)), limit)
+    feed_range(view, tenant, after_position(&prefix, &end, at.as_deref()), limit)
 }
 
 /// See [`crate::store::Store::feed_commit`].
@@ -239,8 +354,7 @@ pub(super) fn agents(
     let prefix = keys::tenant(tenant);
     let end = keys::after_prefix(&prefix);
     let at = after.map(|agent| keys::agent(tenant, agent));
-    let start = at.as_deref().map_or(Bound::Included(prefix.as_slice()), Bound::Excluded);
-    let range = (start, Bound::Excluded(end.as_slice()));
+    let range = after_position(&prefix, &end, at.as_deref());
     let mut found = Vec::new();
     for row in view.table(tables::AGENTS)?.range::<&[u8]>(range).map_err(fail)?.take(limit) {
         let (key, value) = row.map_err(fail)?;

@@ -177,6 +177,29 @@ pub(super) fn decode_feed(bytes: &[u8]) -> Result<Seq, Malformed> {
     Ok(first)
 }
 
+/// A row of the open segments: bytes of its events before compression, first sequence.
+pub(super) fn encode_open(bytes: u64, first: Seq) -> Vec<u8> {
+    let mut out = vec![VERSION];
+    put_varint(&mut out, bytes);
+    put_varint(&mut out, first.get());
+    out
+}
+
+/// Reads a row of the open segments.
+pub(super) fn decode_open(bytes: &[u8]) -> Result<(u64, Seq), Malformed> {
+    let mut cursor = start(bytes)?;
+    let row = (cursor.varint()?, seq(&mut cursor)?);
+    cursor.end()?;
+    Ok(row)
+}
+
+/// Since when a session is known to be broken at a segment.
+pub(super) fn encode_broken(at: Micros) -> Vec<u8> {
+    let mut out = vec![VERSION];
+    put_signed(&mut out, at.get());
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -242,6 +265,11 @@ mod tests {
             };
             let row = AgentRow { record, named_by };
             prop_assert_eq!(decode_agent(agent_id, &encode_agent(&row)), Ok(row));
+        }
+
+        #[test]
+        fn open_segments(bytes: u64, first in a_seq()) {
+            prop_assert_eq!(decode_open(&encode_open(bytes, first)), Ok((bytes, first)));
         }
 
         #[test]

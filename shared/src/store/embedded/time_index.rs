@@ -184,7 +184,8 @@ pub(super) fn page(
             continue;
         }
         let at = keys::read_time_index(&key).ok_or_else(|| place("not a key of the time index"))?;
-        entries.push(reads::entry(&segments, tenant, (at.commit_id, at.session_id), first, place)?);
+        let found = reads::entry(view, &segments, tenant, (at.commit_id, at.session_id), first, place)?;
+        entries.extend(found);
     };
     Ok(TimePage { entries, bound, next: bound.map(|_| token.encode()) })
 }

@@ -18,6 +18,7 @@ use redb::{Database, Durability, WriteTransaction};
 use tokio::sync::oneshot;
 
 use super::apply::Group;
+use super::archive::Archive;
 use super::bodies::BodyLog;
 use super::tables::{fail, guarded};
 use super::tokens::{self, Admin};
@@ -30,7 +31,8 @@ const GROUP_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// How long nothing must have come before the allocator's state is recorded.
 const IDLE_BEFORE_RECORD: Duration = Duration::from_millis(200);
 
-type Outcome = Result<(), StoreError>;
+/// How many rows a request was about, for those that are asked.
+type Outcome = Result<usize, StoreError>;
 
 /// What the thread is asked to do.
 pub(super) enum Work {
@@ -38,6 +40,8 @@ pub(super) enum Work {
     Commit(Arc<Commit>),
     /// Write a token or a tenant.
     Admin(Admin),
+    /// Write what the archiver found out.
+    Archive(Box<Archive>),
 }
 
 struct Request {
@@ -235,10 +239,14 @@ fn apply(
     for request in group {
         outcomes.push(match &request.work {
             Work::Commit(commit) => match tables.check(commit) {
-                Ok(checked) => Ok(tables.write(&checked)?),
+                Ok(checked) => {
+                    tables.write(&checked)?;
+                    Ok(0)
+                }
                 Err(refused) => Err(refused),
             },
-            Work::Admin(admin) => tokens::apply(txn, admin)?,
+            Work::Admin(admin) => tokens::apply(txn, admin)?.map(|()| 0),
+            Work::Archive(work) => tables.archive(work)?,
         });
     }
     Ok((outcomes, tables.finish()?))
@@ -248,7 +256,7 @@ impl Work {
     fn bytes(&self) -> usize {
         match self {
             Self::Commit(commit) => commit.segments.iter().map(|s| s.body.len()).sum(),
-            Self::Admin(_) => 0,
+            Self::Admin(_) | Self::Archive(_) => 0,
         }
     }
 }

@@ -1,11 +1,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::*;
 use crate::store::conformance::{
-    Batch, check_line, feed_holds_every_segment_in_order, fresh_session, fresh_tenant, fresh_token, head_of,
-    many_writers_many_sessions, many_writers_one_session, now, sample_commit,
-    sessions_are_listed_newest_first,
+    Batch, Swept, batch_number_is_taken_once, check_line, feed_holds_every_segment_in_order, fresh_session,
+    fresh_tenant, fresh_token, head_of, head_outlives_its_segments, many_writers_many_sessions,
+    many_writers_one_session, now, open_lists_what_is_not_archived, pointer_only_rises, pointer_over,
+    sample_batch, sample_commit, sessions_are_listed_newest_first, sessions_outlive_their_segments,
+    writers_and_an_archiver,
 };
 use crate::store::embedded::{EmbeddedOptions, EmbeddedStore};
 
@@ -193,6 +197,67 @@ async fn the_suite_passes_over_a_store_that_lags() {
     let store = Faulty::new(inner).hide_feed(lag);
     feed_holds_every_segment_in_order(&store, 20 * lag).await;
     sessions_are_listed_newest_first(&store, 20 * lag).await;
+    open_lists_what_is_not_archived(&store, 20 * lag).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_archived_goes_from_a_store_that_lags() {
+    let (_dir, inner) = embedded();
+    let lag = Duration::from_millis(100);
+    let passage = Swept(inner.clone());
+    let store = Faulty::new(inner).hide_feed(lag);
+    head_outlives_its_segments(&store, &passage, crate::store::conformance::HeadCheck::Hash, 20 * lag).await;
+    sessions_outlive_their_segments(&store, &passage, 20 * lag).await;
+}
+
+#[tokio::test]
+async fn what_the_archiver_writes_fails_as_planned() {
+    let (_dir, inner) = embedded();
+    let (tenant, session) = (fresh_tenant(), fresh_session());
+    let commit = sample_commit(&tenant, &session, None, 2);
+    let meta = commit.segments[0].meta.clone();
+    inner.commit(commit).await.unwrap();
+    let store = Faulty::new(inner.clone())
+        .on(Op::AdvancePointer, 1, Fault::Lose)
+        .on(Op::AdvancePointer, 2, Fault::ApplyThenError)
+        .on(Op::MarkArchived, 1, Fault::ApplyLate(Duration::from_millis(5)))
+        .on(Op::MarkBroken, 1, Fault::ApplyThenError)
+        .on(Op::PutBatch, 1, Fault::ApplyThenError)
+        .on(Op::MarkRecorded, 1, Fault::Lose)
+        .on(Op::Expire, 1, Fault::Lose)
+        .on(Op::OpenSegments, 1, Fault::Lose)
+        .on(Op::Pointer, 1, Fault::Lose)
+        .on(Op::LastBatch, 1, Fault::Lose)
+        .on(Op::Batches, 1, Fault::Lose);
+    let pointer = pointer_over(&session, std::slice::from_ref(&meta), 1);
+    assert!(is_unavailable(&store.pointer(&tenant, &session).await), "a read that is lost is not unknown");
+    assert!(is_unknown(&store.advance_pointer(&tenant, &pointer).await));
+    assert_eq!(store.pointer(&tenant, &session).await.unwrap(), None);
+    assert!(is_unknown(&store.advance_pointer(&tenant, &pointer).await));
+    assert_eq!(store.pointer(&tenant, &session).await.unwrap(), Some(pointer));
+
+    let at = now().plus_ms(1000);
+    assert!(is_unknown(&store.mark_archived(&tenant, &session, &meta, 1, Some(at)).await));
+    assert!(is_unavailable(&store.open_segments(&tenant, None, 9).await));
+    assert_eq!(store.open_segments(&tenant, None, 9).await.unwrap().len(), 1, "late, and yet at once");
+    store.settle().await;
+    assert_eq!(store.open_segments(&tenant, None, 9).await.unwrap(), []);
+    assert!(is_unknown(&store.expire(at.plus_ms(1), 9).await));
+    assert_eq!(store.expire(at.plus_ms(1), 9).await.unwrap(), 1, "lost, and yet applied");
+
+    assert!(is_unknown(&store.mark_broken(&tenant, &session, Seq::ZERO, at).await));
+    assert!(!store.mark_broken(&tenant, &session, Seq::ZERO, at).await.unwrap(), "it is known already");
+
+    let batch = sample_batch(1, 1);
+    assert!(is_unknown(&store.put_batch(&tenant, &batch).await));
+    assert!(is_unavailable(&store.last_batch(&tenant).await));
+    assert_eq!(store.last_batch(&tenant).await.unwrap(), Some(batch));
+    assert!(is_unknown(&store.mark_recorded(&tenant, 1).await));
+    assert!(is_unavailable(&store.batches(&tenant, 0, 9).await));
+    assert!(!store.batches(&tenant, 0, 9).await.unwrap()[0].recorded);
+    store.mark_recorded(&tenant, 1).await.unwrap();
+    assert!(store.batches(&tenant, 0, 9).await.unwrap()[0].recorded);
+    assert!(store.is_plan_done());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -210,6 +275,9 @@ async fn p1_p2_p3_writers_make_one_line_under_every_fault() {
     let store = Arc::new(Faulty::new(inner.clone()).random(3, chances));
     many_writers_one_session(store.clone(), 20, 5).await;
     many_writers_many_sessions(store.clone(), 10, 5).await;
+    pointer_only_rises(store.clone()).await;
+    batch_number_is_taken_once(store.clone()).await;
+    writers_and_an_archiver(store.clone(), &Swept(inner.clone()), 8, 5).await;
     store.settle().await;
     let (tenant, session) = (fresh_tenant(), fresh_session());
     inner.commit(sample_commit(&tenant, &session, None, 1)).await.unwrap();

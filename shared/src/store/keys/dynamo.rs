@@ -5,6 +5,8 @@
 //! | segment: the commit item | `S#tenant#session` | `E#` first sequence, 20 digits |
 //! | further parts of its body | `S#tenant#session` | `B#` first sequence `#` commit id `#` part, 3 digits |
 //! | session pointer | `S#tenant#session` | `Z` |
+//! | that a session's chain is broken | `H#tenant` | session `#` first sequence of the segment, 20 digits |
+//! | catalogue of batches | `B#tenant` | batch, 20 digits |
 //! | idempotency key | `I#tenant#` HMAC, hex | `I` |
 //! | token, by the hash of its text | `T#h#` SHA-256, hex | `T` |
 //! | token, by tenant | `T#t#tenant` | token id |
@@ -14,12 +16,17 @@
 //!
 //! A tenant's name holds no `#`, so that no two of them can run into each other; a session's may, and comes last.
 //! `B#` < `E#` < `Z`: the parts lie below every commit item and the pointer above, so that a descending query of two
-//! items gives the pointer and the last segment.
+//! items gives the pointer and the last segment. What else is known of a session stands in partitions of its own.
 //!
 //! The index `feed` has the partition key `F#tenant#shard` and the sort key commit id (16 bytes), session: the order
 //! of the feed itself. Each tenant has [`SHARDS`] shards by the hash of the session, and one more, [`STRAY_SHARD`],
 //! for segments whose events' timestamps are far from their commit's: the others are then ordered by time to within
-//! [`TIME_BEFORE_MS`] and [`TIME_AFTER_MS`], and "the newest hundred" does not read them whole.
+//! [`TIME_BEFORE_MS`] and [`TIME_AFTER_MS`], and "the newest hundred" does not read them whole. The pointers stand
+//! there too, in the partition `L#tenant`, each at the place of its session's first segment: the list of sessions
+//! outlives the segments.
+//!
+//! The index `open` holds the segments that are not archived: partition key `O#tenant#shard`, by the session alone,
+//! and the sort key of `feed`.
 
 use sha2::{Digest as _, Sha256};
 
@@ -74,20 +81,53 @@ pub fn part(first: Seq, commit: CommitId, number: usize) -> String {
     format!("{}{number:03}", parts(first, commit))
 }
 
-/// The shard in which a segment stands while it is in the feed.
+/// The shard of the feed in which a segment stands.
 pub fn shard(session: &SessionId, meta: &SegmentMeta) -> usize {
     let committed = Micros::from_unix_ms(meta.commit_id.unix_ms() as i64);
     let strays = meta.summary.time_min < committed.plus_ms(-TIME_BEFORE_MS)
         || meta.summary.time_max > committed.plus_ms(TIME_AFTER_MS);
-    if strays {
-        return STRAY_SHARD;
-    }
+    if strays { STRAY_SHARD } else { open_shard(session) }
+}
+
+/// The shard in which a session's segments stand while they are open, below [`SHARDS`].
+pub fn open_shard(session: &SessionId) -> usize {
     usize::from(Sha256::digest(session.as_str().as_bytes())[0]) % SHARDS
 }
 
 /// The partition of a shard of the feed.
 pub fn feed_shard(tenant: &TenantId, shard: usize) -> String {
     format!("F#{tenant}#{shard}")
+}
+
+/// The partition of the index `feed` that holds the pointers.
+pub fn pointers(tenant: &TenantId) -> String {
+    format!("L#{tenant}")
+}
+
+/// The partition of a shard of what is not archived.
+pub fn open(tenant: &TenantId, shard: usize) -> String {
+    format!("O#{tenant}#{shard}")
+}
+
+/// The partition of a tenant's batches.
+pub fn batches(tenant: &TenantId) -> String {
+    format!("B#{tenant}")
+}
+
+/// The sort key of a batch.
+pub fn batch(number: u64) -> String {
+    format!("{number:020}")
+}
+
+/// The inverse of [`batch`].
+pub fn read_batch(key: &str) -> Option<u64> {
+    let number = key.parse().ok()?;
+    (batch(number) == key).then_some(number)
+}
+
+/// The note that a session's chain is broken at the segment with this first sequence.
+pub fn broken(tenant: &TenantId, session: &SessionId, first: Seq) -> (String, String) {
+    (format!("H#{tenant}"), format!("{session}#{:020}", first.get()))
 }
 
 /// A segment's place in the feed.
@@ -149,6 +189,11 @@ mod tests {
         assert_eq!(segment(first), "E#00000000000000000258");
         assert_eq!(part(first, commit, 2), "B#00000000000000000258#0102030405067fffbffffffffffffc00#002");
         assert_eq!(feed_shard(&tenant, STRAY_SHARD), "F#acme#4");
+        assert_eq!((open_shard(&name), open(&tenant, 3)), (1, "O#acme#3".into()));
+        assert_eq!(pointers(&tenant), "L#acme");
+        assert_eq!((batches(&tenant), batch(42)), ("B#acme".into(), "00000000000000000042".into()));
+        let noted = ("H#acme".into(), "s#1 é#00000000000000000258".into());
+        assert_eq!(broken(&tenant, &name, first), noted);
         assert_eq!(
             crate::ids::hex(&feed(commit, &name)),
             "0102030405067fffbffffffffffffc00732331 20c3a9".replace(' ', "")
@@ -167,6 +212,17 @@ mod tests {
         assert_eq!(read_segment(&highest).map(Seq::get), Some((1 << 63) - 1));
         for bad in ["", "E#", "E#1", "Z", "E#0000000000000000000x", "E#99999999999999999999"] {
             assert_eq!(read_segment(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_batch_reads_back_in_its_only_spelling() {
+        for number in [0, 1, 42, u64::MAX] {
+            assert_eq!(read_batch(&batch(number)), Some(number));
+        }
+        assert!(batch(9) < batch(10) && batch(u64::MAX - 1) < batch(u64::MAX));
+        for bad in ["", "1", "+0000000000000000001", "0000000000000000001x", "99999999999999999999"] {
+            assert_eq!(read_batch(bad), None, "{bad}");
         }
     }
 

@@ -106,6 +106,7 @@ impl Fixture {
             deployment: "test".to_owned(),
             log_key: NoteSigner::from_seed("test/log", &[2; 32]).unwrap().verifier().clone(),
             certificates: Vec::new(),
+            rotations: Vec::new(),
             receipt_key,
         };
         let ledger = Ledger::new(store, clock.clone(), identity);

@@ -13,8 +13,8 @@ use crate::auth::TokenRecord;
 use crate::ids::{AgentId, CommitId, Seq, SessionId, TenantId};
 use crate::segment::{Head, SegmentMeta};
 use crate::store::{
-    AgentRecord, Commit, FeedEntry, FeedPosition, Idempotency, Order, SessionRecord, Store, StoreError,
-    TenantRecord, TimePage,
+    AgentRecord, BatchRecord, Commit, FeedEntry, FeedPosition, Idempotency, OpenEntry, Order, Pointer,
+    SessionRecord, Store, StoreError, TenantRecord, TimePage,
 };
 use crate::time::Micros;
 
@@ -266,6 +266,58 @@ impl Store for MemoryStore {
     }
 
     async fn tenants(&self) -> Result<Vec<TenantRecord>, StoreError> {
+        unavailable()
+    }
+
+    async fn open_segments(
+        &self,
+        _: &TenantId,
+        _: Option<&FeedPosition>,
+        _: usize,
+    ) -> Result<Vec<OpenEntry>, StoreError> {
+        unavailable()
+    }
+
+    async fn pointer(&self, _: &TenantId, _: &SessionId) -> Result<Option<Pointer>, StoreError> {
+        Ok(None)
+    }
+
+    async fn advance_pointer(&self, _: &TenantId, _: &Pointer) -> Result<(), StoreError> {
+        unavailable()
+    }
+
+    async fn mark_archived(
+        &self,
+        _: &TenantId,
+        _: &SessionId,
+        _: &SegmentMeta,
+        _: u64,
+        _: Option<Micros>,
+    ) -> Result<(), StoreError> {
+        unavailable()
+    }
+
+    async fn mark_broken(&self, _: &TenantId, _: &SessionId, _: Seq, _: Micros) -> Result<bool, StoreError> {
+        unavailable()
+    }
+
+    async fn put_batch(&self, _: &TenantId, _: &BatchRecord) -> Result<(), StoreError> {
+        unavailable()
+    }
+
+    async fn mark_recorded(&self, _: &TenantId, _: u64) -> Result<(), StoreError> {
+        unavailable()
+    }
+
+    async fn last_batch(&self, _: &TenantId) -> Result<Option<BatchRecord>, StoreError> {
+        Ok(None)
+    }
+
+    async fn batches(&self, _: &TenantId, _: u64, _: usize) -> Result<Vec<BatchRecord>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    async fn expire(&self, _: Micros, _: usize) -> Result<usize, StoreError> {
         unavailable()
     }
 }

@@ -1,11 +1,19 @@
 //! The suite over this backend: nothing lags, calls are ordered, the whole head is checked.
 #![cfg(feature = "testing")]
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::{open, store};
+use async_trait::async_trait;
+
+use super::{EmbeddedOptions, EmbeddedStore, open, store};
+use crate::clock::{Clock as _, ManualClock};
+use crate::ids::{SessionId, TenantId};
+use crate::limits;
+use crate::segment::SegmentMeta;
 use crate::store::Store;
-use crate::store::conformance as suite;
+use crate::store::conformance::{self as suite, Passage, Swept};
+use crate::time::Micros;
 
 const NO_LAG: Duration = Duration::ZERO;
 
@@ -79,6 +87,75 @@ async fn tokens_and_tenants() {
     suite::token_use(&*store).await;
     suite::token_use_does_not_undo_revocation(store.clone()).await;
     suite::tenants_are_made_once(store).await;
+}
+
+/// A store whose clock is moved: what has expired counts as absent, and is never deleted.
+struct Clocked {
+    store: EmbeddedStore,
+    clock: Arc<ManualClock>,
+}
+
+#[async_trait]
+impl Passage for Clocked {
+    fn now(&self) -> Micros {
+        self.clock.now()
+    }
+
+    async fn pass(&self, tenant: &TenantId, session: &SessionId, meta: &SegmentMeta, expires_at: Micros) {
+        let ms = (expires_at.get() - self.clock.now().get()) / 1000 - limits::EXPIRY_MARGIN_MS;
+        self.clock.advance_ms(ms - 1);
+        let at = self.store.commit_at(tenant, session, meta.first).await.unwrap();
+        assert_eq!(at, Some(meta.commit_id), "{session}: it went before its time");
+        self.clock.advance_ms(1);
+        assert_eq!(self.store.commit_at(tenant, session, meta.first).await.unwrap(), None);
+    }
+}
+
+fn clocked() -> (tempfile::TempDir, Clocked) {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = Arc::new(ManualClock::new(suite::now()));
+    let options = EmbeddedOptions { cache_bytes: 4 << 20, ..EmbeddedOptions::default() };
+    let store = EmbeddedStore::with_clock(&dir.path().join("ledger.redb"), &options, clock.clone()).unwrap();
+    (dir, Clocked { store, clock })
+}
+
+async fn what_is_archived_goes(store: &dyn Store, passage: &dyn Passage) {
+    suite::mark_archived_can_be_repeated(store, passage, NO_LAG).await;
+    suite::head_outlives_its_segments(store, passage, suite::HeadCheck::Hash, NO_LAG).await;
+    suite::sessions_outlive_their_segments(store, passage, NO_LAG).await;
+    suite::archives_are_apart(store, passage, NO_LAG).await;
+    suite::only_what_has_a_time_goes(store, passage, NO_LAG).await;
+}
+
+#[tokio::test]
+async fn archived_segments_are_deleted() {
+    let (_dir, store) = store();
+    what_is_archived_goes(&*store, &Swept(store.clone())).await;
+}
+
+#[tokio::test]
+async fn expired_segments_count_as_absent() {
+    let (_dir, clocked) = clocked();
+    what_is_archived_goes(&clocked.store, &clocked).await;
+}
+
+#[tokio::test]
+async fn p2_segments_go_in_any_order() {
+    let (_dir, store) = store();
+    suite::segments_go_in_any_order(&*store, &Swept(store.clone()), NO_LAG).await;
+    let (_dir, clocked) = clocked();
+    suite::segments_go_in_any_order(&clocked.store, &clocked, NO_LAG).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_archive() {
+    let (_dir, store) = store();
+    suite::pointer_only_rises(store.clone()).await;
+    suite::open_lists_what_is_not_archived(&*store, NO_LAG).await;
+    suite::batch_number_is_taken_once(store.clone()).await;
+    suite::batches_are_listed_in_order(&*store).await;
+    suite::broken_is_news_once(store.clone()).await;
+    suite::writers_and_an_archiver(store.clone(), &Swept(store.clone()), 8, 6).await;
 }
 
 #[tokio::test]

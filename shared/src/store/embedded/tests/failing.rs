@@ -44,7 +44,8 @@ async fn after_a_failed_sync_the_outcome_is_unknown_and_nothing_more_is_written(
     let db = Arc::new(Database::builder().create_with_backend(backend).unwrap());
     tables::prepare(&db).unwrap();
     let log = BodyLog::open(&Snapshot::new(&db).unwrap().bodies().unwrap()).unwrap();
-    let store = EmbeddedStore { writer: Writer::start(Arc::clone(&db), log, false).unwrap(), db };
+    let writer = Writer::start(Arc::clone(&db), log, false).unwrap();
+    let store = EmbeddedStore { writer, db, clock: Arc::new(crate::clock::SystemClock) };
     let (a, b) = (session("a"), session("b"));
     let first = batch(1, &[(&a, None)], 500);
     let head = Some(first.segments[0].meta.head());

@@ -4,7 +4,7 @@ use redb::{Database, ReadableTable};
 
 use super::super::tables;
 use super::*;
-use crate::store::{Conflict, Idempotency, Order, Store, StoreError};
+use crate::store::{BatchRecord, Conflict, Idempotency, Order, Pointer, Store, StoreError};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn batches_share_transactions() {
@@ -89,13 +89,35 @@ async fn long_expired_idempotency_keys_are_swept_away() {
     assert!(count(tables::IDEMPOTENCY) <= 4);
 }
 
+fn a_batch(id: CommitId) -> BatchRecord {
+    BatchRecord {
+        batch: 1,
+        header_hash: [1; 32],
+        first_leaf: 0,
+        count: 10,
+        root: [2; 32],
+        claimed_at: Micros::from_unix_ms(9),
+        commits: (id, id),
+        times: (Micros::MIN, Micros::MAX),
+        key: "events/batch".into(),
+        bytes: 7,
+        blooms: Default::default(),
+        recorded: false,
+    }
+}
+
 #[tokio::test]
 async fn damaged_rows_are_corrupt_and_no_panic() {
     let (dir, first) = store();
     let name = session("s");
     let commit = batch(7, &[(&name, None)], 9000);
     let id = commit.id;
+    let meta = commit.segments[0].meta.clone();
     first.commit(commit).await.unwrap();
+    let archived = first.session(&tenant(), &name).await.unwrap().unwrap();
+    let pointer = Pointer { archived, first_batch: 1, last_batch: 1 };
+    first.advance_pointer(&tenant(), &pointer).await.unwrap();
+    first.put_batch(&tenant(), &a_batch(id)).await.unwrap();
     drop(first);
     let path = dir.path().join("ledger.redb");
     for bytes in [
@@ -133,6 +155,11 @@ async fn damaged_rows_are_corrupt_and_no_panic() {
         corrupt(store.session(&tenant, &name).await.map(drop));
         corrupt(store.sessions(&tenant, None, None, 5).await.map(drop));
         corrupt(store.agents(&tenant, None, 5).await.map(drop));
+        corrupt(store.pointer(&tenant, &name).await.map(drop));
+        corrupt(store.advance_pointer(&tenant, &pointer).await);
+        corrupt(store.mark_archived(&tenant, &name, &meta, 1, None).await);
+        corrupt(store.last_batch(&tenant).await.map(drop));
+        corrupt(store.batches(&tenant, 0, 5).await.map(drop));
         corrupt(store.commit(batch(9, &[(&name, None)], 1)).await);
         // One damaged session does not stop the others.
         store.commit(batch(9, &[(&session(&format!("new {}", bytes.len())), None)], 1)).await.unwrap_err();

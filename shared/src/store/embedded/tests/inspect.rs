@@ -94,7 +94,18 @@ async fn a_file_that_was_not_closed_is_read_and_left_alone() {
 #[tokio::test]
 async fn every_derived_row_is_checked() {
     let (_dir, path) = filled().await;
-    let sound = fs::read(&path).unwrap();
+    every_row_is_checked(&path, &[tables::OPEN]);
+}
+
+#[tokio::test]
+async fn every_derived_row_is_checked_after_expiry() {
+    let (_dir, path) = super::archive::partly_expired().await;
+    assert_eq!(misfits(&path).unwrap(), []);
+    every_row_is_checked(&path, &[tables::OPEN, tables::POINTERS, tables::EXPIRY]);
+}
+
+fn every_row_is_checked(path: &Path, of_the_archive: &[tables::Definition]) {
+    let sound = fs::read(path).unwrap();
     let derived = [
         tables::FEED,
         tables::TIMES,
@@ -103,6 +114,7 @@ async fn every_derived_row_is_checked() {
         tables::AGENTS,
         tables::AGENT_SESSIONS,
     ];
+    let derived = derived.iter().chain(of_the_archive).copied();
     type Change = fn(&mut redb::Table<'_, &'static [u8], &'static [u8]>, Vec<u8>, Vec<u8>);
     let changes: [(&str, Change); 3] = [
         ("gone", |table, key, _| drop(table.remove(key.as_slice()).unwrap())),
@@ -121,8 +133,8 @@ async fn every_derived_row_is_checked() {
     ];
     for definition in derived {
         for (what, change) in &changes {
-            fs::write(&path, &sound).unwrap();
-            let db = Database::open(&path).unwrap();
+            fs::write(path, &sound).unwrap();
+            let db = Database::open(path).unwrap();
             let txn = db.begin_write().unwrap();
             {
                 let mut table = txn.open_table(definition).unwrap();
@@ -133,7 +145,7 @@ async fn every_derived_row_is_checked() {
             }
             txn.commit().unwrap();
             drop(db);
-            let found = misfits(&path);
+            let found = misfits(path);
             assert!(!matches!(&found, Ok(found) if found.is_empty()), "{what} in {}", definition.name());
         }
     }
@@ -143,11 +155,19 @@ async fn every_derived_row_is_checked() {
 async fn a_session_that_only_a_derived_row_knows_is_listed() {
     let (_dir, path) = filled().await;
     let ghost = session("ghost");
-    for definition in [tables::FEED, tables::SESSION_ORDER, tables::SESSIONS] {
+    for definition in [
+        tables::FEED,
+        tables::SESSION_ORDER,
+        tables::SESSIONS,
+        tables::OPEN,
+        tables::POINTERS,
+        tables::BROKEN,
+    ] {
         let db = Database::open(&path).unwrap();
         let txn = db.begin_write().unwrap();
         let key = match definition.name() {
-            "sessions" => keys::session(&tenant(), &ghost),
+            "sessions" | "pointers" => keys::session(&tenant(), &ghost),
+            "broken" => keys::segment(&tenant(), &ghost, Seq::ZERO),
             _ => keys::feed(&tenant(), CommitId::mint(5, [5; 10]), &ghost),
         };
         txn.open_table(definition).unwrap().insert(key.as_slice(), &[1u8, 0][..]).unwrap();

@@ -1,11 +1,13 @@
 //! The conformance suite, and what is the embedded store's own.
 
+mod archive;
 mod conformance;
 mod data_dir;
 mod failing;
 mod group;
 mod inspect;
 mod time;
+mod upgrade;
 
 use std::path::Path;
 use std::sync::Arc;

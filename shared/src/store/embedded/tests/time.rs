@@ -58,7 +58,7 @@ proptest! {
                 for tenant in [tenant(), TenantId::parse("default-").unwrap()] {
                     let (key, value) = derived::time_row(&tenant, &session, &meta);
                     times.insert(key.as_slice(), value.as_slice()).unwrap();
-                    let row = SegmentRow { place: 0, parts: 0, attributes: &meta.encode() }.encode();
+                    let row = SegmentRow { place: 0, parts: 0, archived: None, attributes: &meta.encode() }.encode();
                     rows.insert(keys::segment(&tenant, &session, meta.first).as_slice(), row.as_slice()).unwrap();
                 }
                 spans.push((session, min, max));
