@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::{export, import, key, query, send, serve, tail, tenant, token, verify};
+use crate::{archive, export, import, key, query, send, serve, tail, tenant, token, verify};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -53,6 +53,8 @@ pub(crate) enum Command {
     Tenant(tenant::TenantArgs),
     /// Show the ledger's public keys.
     Key(key::KeyArgs),
+    /// Move what is not archived yet into the archive.
+    Archive(archive::ArchiveArgs),
 }
 
 /// Which ledger a command speaks to.

@@ -5,15 +5,23 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use axum::Router;
+use quipu_core::archive::{ArchiveSettings, Archiver};
 use quipu_core::auth::{AuthMode, Gate};
 use quipu_core::clock::SystemClock;
 use quipu_core::http::{App, Routes, SharedApp, finish};
 use quipu_core::ids::TenantId;
 use quipu_core::ledger::Ledger;
+use quipu_core::log::LocalSigner;
+use quipu_core::objects::{Directory, ObjectStore};
 use quipu_core::store::embedded::{DataDir, DataDirError, EmbeddedOptions, EmbeddedStore};
 use serde::{Deserialize, Serialize};
 
 use crate::failure::hinted;
+
+/// The archive, in a data directory.
+const ARCHIVE: &str = "archive";
+/// Where batches are staged, in a data directory.
+const STAGING: &str = "staging";
 
 /// Where a running server leaves word for commands on the same directory.
 pub(crate) const SERVER_FILE: &str = "server.json";
@@ -46,17 +54,42 @@ pub(crate) struct Admission<'a> {
     pub(crate) bootstrap_secret: Option<String>,
 }
 
-/// Opens the ledger of a directory. The directory must outlive it.
-pub(crate) async fn open_app(dir: &DataDir, admission: Admission<'_>) -> anyhow::Result<SharedApp> {
+/// An open ledger: what the routes are given, and what moves it into its archive, if that is done here.
+pub(crate) struct Open {
+    pub(crate) app: SharedApp,
+    pub(crate) archiver: Option<Arc<Archiver>>,
+}
+
+/// Opens the ledger of a directory, and its archive. The directory must outlive it.
+pub(crate) async fn open(
+    dir: &DataDir,
+    admission: Admission<'_>,
+    settings: ArchiveSettings,
+) -> anyhow::Result<Open> {
     let path = dir.ledger_path();
     let store = EmbeddedStore::open(&path, &EmbeddedOptions::default())
         .with_context(|| format!("cannot open {}", path.display()))?;
     let identity = dir.identity().map_err(|error| directory_error(dir.path(), error))?;
-    app(Ledger::new(Arc::new(store), Arc::new(SystemClock), identity), admission).await
+    let objects = |name: &str| -> anyhow::Result<Arc<dyn ObjectStore>> {
+        let path = dir.path().join(name);
+        let opened = Directory::open(&path).with_context(|| format!("cannot open {}", path.display()))?;
+        Ok(Arc::new(opened))
+    };
+    let (archive, staging) = (objects(ARCHIVE)?, objects(STAGING)?);
+    let log_key = dir.log_signer().map_err(|error| directory_error(dir.path(), error))?;
+    let ledger = Ledger::new(Arc::new(store), Arc::new(SystemClock), identity);
+    let app = app(ledger, Some(archive.clone()), admission).await?;
+    let signer = Arc::new(LocalSigner::new(log_key));
+    let archiver = Archiver::new(app.ledger.clone(), archive, staging, signer, settings);
+    Ok(Open { app, archiver: Some(Arc::new(archiver)) })
 }
 
 /// A ledger behind its gate, with the tenant that every ledger has.
-pub(crate) async fn app(ledger: Ledger, admission: Admission<'_>) -> anyhow::Result<SharedApp> {
+pub(crate) async fn app(
+    ledger: Ledger,
+    objects: Option<Arc<dyn ObjectStore>>,
+    admission: Admission<'_>,
+) -> anyhow::Result<SharedApp> {
     let mut gate = Gate::new(ledger.store().clone(), ledger.clock().clone(), admission.mode);
     if let Some(credential) = admission.operator {
         gate = gate.with_operator(credential);
@@ -66,15 +99,20 @@ pub(crate) async fn app(ledger: Ledger, admission: Admission<'_>) -> anyhow::Res
     if default.context("cannot read the tenants")?.is_none() {
         ledger.ensure_default_tenant().await.context("cannot make the tenant default")?;
     }
-    Ok(Arc::new(App { ledger: Arc::new(ledger), gate, bootstrap_secret: admission.bootstrap_secret }))
+    let bootstrap_secret = admission.bootstrap_secret;
+    Ok(Arc::new(App { ledger: Arc::new(ledger), gate, bootstrap_secret, objects }))
 }
 
 /// Every route of the ledger.
-pub(crate) fn router(app: &SharedApp) -> Router {
-    let routes = Routes::new(app.clone())
+pub(crate) fn router(open: &Open) -> Router {
+    let app = &open.app;
+    let mut routes = Routes::new(app.clone())
         .merge(quipu_ingest::routes(app.clone()))
         .merge(quipu_query::routes(app.clone()))
         .merge(quipu_tokens::routes(app.clone()));
+    if let Some(archiver) = &open.archiver {
+        routes = routes.merge(quipu_archive::routes(app.clone(), archiver.clone()));
+    }
     let (router, _) = routes.into_parts();
     finish(router)
 }

@@ -4,6 +4,7 @@
 //! standard error, so that they work in pipes. Exit codes: 0 done, 1 failed, 2 wrong usage (and for `verify`:
 //! INCOMPLETE).
 
+mod archive;
 mod args;
 mod client;
 mod event_view;
@@ -52,5 +53,6 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Token(args) => token::run(&args),
         Command::Tenant(args) => tenant::run(&args),
         Command::Key(args) => key::run(&args),
+        Command::Archive(args) => archive::run(&args),
     }
 }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use quipu_core::auth::AuthMode;
+use quipu_core::config::ArchiveConfig;
 #[cfg(feature = "aws")]
 use quipu_core::config::{AwsConfig, ConfigError};
 use serde::Deserialize;
@@ -46,6 +47,10 @@ pub(crate) struct FileSettings {
     log_key: Option<String>,
     log: Option<String>,
     url: Option<String>,
+    archive_interval: Option<String>,
+    archive_max_age: Option<String>,
+    archive_max_bytes: Option<String>,
+    hot_retention: Option<String>,
 }
 
 impl FileSettings {
@@ -72,7 +77,8 @@ impl FileSettings {
             let at = error.span().map_or(0, |span| span.start.min(text.len()));
             let line = 1 + text.as_bytes()[..at].iter().filter(|b| **b == b'\n').count();
             let message = format!("{}:{line}: {}", path.display(), error.message());
-            let hint = "known settings are listen, data, auth, store, table, seal_key, log_key, log and url";
+            let hint = "known settings are listen, data, auth, store, table, seal_key, log_key, log, url, archive_interval, \
+                        archive_max_age, archive_max_bytes and hot_retention";
             anyhow::Error::new(hinted(message, hint))
         })
     }
@@ -90,6 +96,23 @@ pub(crate) struct ServeSettings {
     pub(crate) bootstrap_secret: Option<String>,
     /// The filter of the log.
     pub(crate) log: String,
+    /// When and how the archiver runs.
+    pub(crate) archive: ArchiveConfig,
+}
+
+/// When and how the archiver runs: from the environment, then the file.
+pub(crate) fn archive(env: Environment<'_>, file: &FileSettings) -> anyhow::Result<ArchiveConfig> {
+    let find = |name: &str| {
+        let file = match name {
+            "QUIPU_ARCHIVE_INTERVAL" => &file.archive_interval,
+            "QUIPU_ARCHIVE_MAX_AGE" => &file.archive_max_age,
+            "QUIPU_ARCHIVE_MAX_BYTES" => &file.archive_max_bytes,
+            "QUIPU_HOT_RETENTION" => &file.hot_retention,
+            _ => &None,
+        };
+        env(name).or_else(|| file.clone())
+    };
+    Ok(ArchiveConfig::read(find)?)
 }
 
 /// Where the ledger is.
@@ -124,8 +147,9 @@ impl ServeSettings {
             bail!("QUIPU_BOOTSTRAP_SECRET is too short: at least {BOOTSTRAP_SECRET_CHARS_MIN} characters");
         }
         let log = env("QUIPU_LOG").or(file.log.clone()).unwrap_or_else(|| DEFAULT_LOG.to_owned());
+        let archive = archive(env, &file)?;
         let store = resolve_store(flags, env, file)?;
-        Ok(Self { listen, store, auth, bootstrap_secret, log })
+        Ok(Self { listen, store, auth, bootstrap_secret, log, archive })
     }
 }
 

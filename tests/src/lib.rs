@@ -2,13 +2,14 @@
 //!
 //! Everything here panics when it cannot go on: it is a test that fails.
 
+pub mod archiving;
 mod dynamo;
 pub mod emulator;
 pub mod fault_proxy;
 mod process;
 mod service;
 
-pub use dynamo::{connection, fresh_store, store_at};
+pub use dynamo::{connection, fresh_store, store_at, store_with_clock};
 pub use emulator::Emulator;
 pub use fault_proxy::{FaultProxy, WireFault};
 pub use process::{Server, binary, python, repository};

@@ -108,7 +108,8 @@ impl Service {
     pub async fn of(ledger: Ledger, mode: AuthMode) -> Self {
         ledger.ensure_default_tenant().await.expect("a tenant");
         let gate = Gate::new(ledger.store().clone(), ledger.clock().clone(), mode);
-        let app: SharedApp = Arc::new(App { ledger: Arc::new(ledger), gate, bootstrap_secret: None });
+        let app: SharedApp =
+            Arc::new(App { ledger: Arc::new(ledger), gate, bootstrap_secret: None, objects: None });
         let routes = Routes::new(app.clone())
             .merge(quipu_ingest::routes(app.clone()))
             .merge(quipu_query::routes(app.clone()))
@@ -166,7 +167,8 @@ pub fn ledger_on(store: Arc<dyn Store>, clock: Arc<dyn Clock>) -> Ledger {
     let (log_key, receipt_key) = (signer(&log_key_name("test"), 1), signer(&receipt_key_name("test"), 2));
     let certificates = vec![certify(&log_key, "test", receipt_key.verifier(), Micros::MIN)];
     let log_key = log_key.verifier().clone();
-    Ledger::new(store, clock, Identity { deployment: "test".into(), log_key, certificates, receipt_key })
+    let (deployment, rotations) = ("test".into(), Vec::new());
+    Ledger::new(store, clock, Identity { deployment, log_key, certificates, rotations, receipt_key })
 }
 
 /// An event of the native API with a payload of an unknown type.

@@ -17,6 +17,7 @@ use tower::ServiceExt as _;
 
 use super::{Reply, Request, SendError};
 use crate::local::{self, Admission};
+use crate::settings::{self, FileSettings};
 
 /// Parts of a body that may wait to be read.
 const FRAMES_WAITING: usize = 4;
@@ -33,8 +34,9 @@ impl InProcess {
     pub(super) fn new(dir: DataDir) -> anyhow::Result<Self> {
         let runtime = Runtime::new().context("cannot start the runtime")?;
         let admission = Admission { mode: AuthMode::Loopback, operator: None, bootstrap_secret: None };
-        let app = runtime.block_on(local::open_app(&dir, admission))?;
-        Ok(Self { router: local::router(&app), runtime, _dir: dir })
+        let settings = settings::archive(&settings::environment, &FileSettings::read(None)?)?.settings;
+        let open = runtime.block_on(local::open(&dir, admission, settings))?;
+        Ok(Self { router: local::router(&open), runtime, _dir: dir })
     }
 
     /// Sends one request.

@@ -64,11 +64,11 @@ impl Ground for Aws<'_> {
         };
         // Whoever comes first shall not own a table that others can reach: without a secret, one that nobody knows.
         admission.bootstrap_secret.get_or_insert_with(|| hex(&random::bytes::<32>()));
-        let app = local::app(ledger, admission).await?;
+        let app = local::app(ledger, None, admission).await?;
         let mut facts = vec![("table", table.clone()), ("region", connection.region().to_owned())];
         facts.extend(connection.endpoint().map(|endpoint| ("endpoint", endpoint.to_owned())));
         facts.push(("deployment", deployment));
-        Ok(Opened { app, facts })
+        Ok(Opened { ledger: local::Open { app, archiver: None }, facts })
     }
 
     fn leave_word(&self, info: &ServerInfo) -> anyhow::Result<()> {
@@ -103,7 +103,7 @@ impl Aws<'_> {
 }
 
 /// Region and credentials, found as every tool of AWS finds them.
-async fn connect() -> anyhow::Result<Connection> {
+pub(crate) async fn connect() -> anyhow::Result<Connection> {
     let found = aws_config::defaults(BehaviorVersion::latest()).http_client(http_client()).load().await;
     // 1
     let Some(region) = found.region() else {

@@ -1,11 +1,15 @@
 //! `quipu serve`: the whole ledger in one process.
 
+mod archiver;
 #[cfg(feature = "aws")]
 mod aws;
 mod banner;
 mod listener;
 #[cfg(feature = "aws")]
 mod operator_file;
+
+#[cfg(feature = "aws")]
+pub(crate) use aws::connect;
 
 use std::io::{ErrorKind, IsTerminal as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -17,8 +21,8 @@ use anyhow::Context as _;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL;
 use clap::Args;
+use quipu_core::archive::ArchiveSettings;
 use quipu_core::auth::AuthMode;
-use quipu_core::http::SharedApp;
 use quipu_core::random;
 use quipu_core::store::embedded::DataDir;
 use tokio::net::TcpListener;
@@ -87,7 +91,10 @@ pub(crate) fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     let served = match &settings.store {
         StoreSettings::Embedded(data) => {
             let dir = DataDir::create_or_open(data, now()).map_err(|e| directory_error(data, e))?;
-            let served = runtime.block_on(serve(&settings, &Embedded { dir: &dir, asked: data }));
+            let served = runtime.block_on(serve(
+                &settings,
+                &Embedded { dir: &dir, asked: data, archive: settings.archive.settings },
+            ));
             // The store is closed before the lock on the directory is given up.
             runtime.shutdown_timeout(CUT_OFF);
             served
@@ -131,7 +138,7 @@ enum FirstToken {
 
 /// An open ledger, and what the banner says of it: names and values.
 struct Opened {
-    app: SharedApp,
+    ledger: local::Open,
     facts: Vec<(&'static str, String)>,
 }
 
@@ -139,15 +146,16 @@ struct Opened {
 struct Embedded<'d> {
     dir: &'d DataDir,
     asked: &'d Path,
+    archive: ArchiveSettings,
 }
 
 impl Ground for Embedded<'_> {
     async fn open(&self, admission: Admission<'_>) -> anyhow::Result<Opened> {
-        let app = local::open_app(self.dir, admission).await?;
+        let ledger = local::open(self.dir, admission, self.archive).await?;
         let data = absolute(self.dir.path()).unwrap_or_else(|_| self.dir.path().to_owned());
         let facts =
             vec![("data", data.display().to_string()), ("deployment", self.dir.deployment().to_owned())];
-        Ok(Opened { app, facts })
+        Ok(Opened { ledger, facts })
     }
 
     fn leave_word(&self, info: &ServerInfo) -> anyhow::Result<()> {
@@ -194,7 +202,15 @@ async fn serve(settings: &ServeSettings, ground: &impl Ground) -> anyhow::Result
     // 4
     banner::print(settings, ground, &opened, address);
     // 5
-    listener::serve(listener, local::router(&opened.app), stop).await;
+    let schedule = match (&opened.ledger.archiver, settings.archive.interval_ms) {
+        (Some(archiver), Some(every)) => {
+            let every = Duration::from_millis(every.unsigned_abs());
+            Some(archiver::Schedule::start(opened.ledger.app.clone(), archiver.clone(), every)?)
+        }
+        _ => None,
+    };
+    listener::serve(listener, local::router(&opened.ledger), stop).await;
+    drop(schedule);
     tracing::info!("stopped");
     Ok(())
 }

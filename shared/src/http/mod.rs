@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use crate::auth::Gate;
 use crate::ledger::Ledger;
+use crate::objects::ObjectStore;
 
 /// What every handler is given.
 pub struct App {
@@ -23,6 +24,8 @@ pub struct App {
     pub gate: Gate,
     /// If set, the first token is made only for who presents this (as the bearer): on AWS, the secret of the stack.
     pub bootstrap_secret: Option<String>,
+    /// Where the logs are, if this server knows.
+    pub objects: Option<Arc<dyn ObjectStore>>,
 }
 
 /// Shared by all requests.

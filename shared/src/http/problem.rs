@@ -104,7 +104,11 @@ impl IntoResponse for ApiError {
             body.to_string(),
         )
             .into_response();
-        let wait = self.retry_after.or((status == 503).then_some(Duration::from_secs(1)));
+        let wait = self.retry_after.or(match self.code {
+            // The archiver comes by every minute.
+            ErrorCode::NotInLogYet => Some(Duration::from_secs(60)),
+            _ => (status == 503).then_some(Duration::from_secs(1)),
+        });
         if let Some(wait) = wait {
             // Whole seconds (RFC 9110), rounded up: published clients sleep exactly that long.
             let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);

@@ -205,7 +205,7 @@ impl Functions {
         let app = || -> SharedApp {
             let ledger = service.app.ledger.clone();
             let gate = Gate::new(ledger.store().clone(), ledger.clock().clone(), AuthMode::Required);
-            Arc::new(App { ledger, gate, bootstrap_secret: Some(SECRET.to_owned()) })
+            Arc::new(App { ledger, gate, bootstrap_secret: Some(SECRET.to_owned()), objects: None })
         };
         let router = |routes: Routes| finish(routes.into_parts().0);
         let ingest = router(quipu_ingest::routes(app()));

@@ -8,5 +8,7 @@ mod p1_p3_wire;
 mod p2_expiry;
 mod p2_one_line;
 mod p2_processes;
+mod p4_archives;
 mod p5_verdicts;
 mod p7_as_sent;
+mod p8_archive;

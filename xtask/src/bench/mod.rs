@@ -3,6 +3,7 @@
 //! The release binary as a child process, driven over HTTP on loopback by threads of this one; two cores are shared
 //! by both sides, so absolute figures are of the pair. CPU time is the server's alone, from the kernel's accounting.
 
+mod archive;
 mod load;
 pub(crate) mod machine;
 mod reads;
@@ -111,6 +112,7 @@ pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<()> {
 
     report.line("\n## Verification of all of it\n");
     report.line(&verification(&binary, &data)?);
+    archive::measure(&mut report)?;
 
     println!("{}", report.0);
     if args.write {

@@ -1,0 +1,26 @@
+//! The archive: batches of events as Parquet, and the archiver that makes them (docs/format.md, section 8).
+
+mod derived;
+mod error;
+mod pages;
+mod reader;
+mod row;
+mod run;
+mod schema;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+pub use derived::Derived;
+pub use error::ArchiveError;
+pub use reader::BatchReader;
+pub use row::Row;
+pub use run::{ArchiveSettings, Archiver, BrokenChain, Close, ClosedBatch, RunError, RunReport};
+pub use schema::message_type;
+pub use writer::BatchWriter;
+
+/// Key of a file's metadata that names its format, and what it says.
+const FORMAT_KEY: &str = "quipu.format";
+const FORMAT_VALUE: &str = "quipu.events.v1";
+/// Key of a file's metadata that names the tenant.
+const TENANT_KEY: &str = "quipu.tenant";
