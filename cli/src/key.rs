@@ -1,4 +1,8 @@
-//! `quipu key`: the public keys, for whoever wants to verify without trusting the server.
+//! `quipu key`: the public keys, for whoever wants to verify without trusting the server; and making and replacing
+//! private ones.
+
+mod new;
+mod rotate;
 
 use std::process::ExitCode;
 
@@ -25,8 +29,12 @@ enum KeyCommand {
 Example:
   quipu key show > log.pub       fetch it once, keep it elsewhere, and verify with it")]
     Show(ShowArgs),
-    /// The log key's certificates of the keys that sign receipts
+    /// The log keys' certificates of the keys that sign receipts
     Certificates(ShowArgs),
+    /// Make a private key, such as a witness's
+    New(new::NewArgs),
+    /// Replace a private key of a data directory that no server runs on
+    Rotate(rotate::RotateArgs),
 }
 
 #[derive(Debug, Args)]
@@ -43,22 +51,38 @@ struct Keys {
     deployment: String,
     log_key: String,
     certificates: Vec<String>,
+    /// A server of before rotations says nothing of them.
+    #[serde(default)]
+    rotations: Vec<String>,
 }
 
 /// Runs it.
 pub(crate) fn run(args: &KeyArgs) -> anyhow::Result<ExitCode> {
-    let (KeyCommand::Show(show) | KeyCommand::Certificates(show)) = &args.command;
-    let reply = Client::connect(&show.connect)?.ask(&Request::get(&["v1", "log", "key"]))?;
-    let keys: Keys = serde_json::from_str(&reply).context("the answer holds no keys")?;
-    let text = match (&args.command, show.json) {
-        (KeyCommand::Show(_), false) => keys.log_key,
-        (KeyCommand::Show(_), true) => {
-            json!({ "deployment": keys.deployment, "log_key": keys.log_key }).to_string()
+    match &args.command {
+        KeyCommand::Show(show) => {
+            let keys = fetch(show)?;
+            let (deployment, log_key) = (keys.deployment, keys.log_key);
+            print(&match show.json {
+                false => log_key,
+                true => json!({ "deployment": deployment, "log_key": log_key, "rotations": keys.rotations })
+                    .to_string(),
+            })?;
         }
-        // Each ends in a line feed; an empty line stands between them.
-        (KeyCommand::Certificates(_), false) => keys.certificates.join("\n"),
-        (KeyCommand::Certificates(_), true) => json!(keys.certificates).to_string(),
-    };
-    print(&text)?;
+        KeyCommand::Certificates(show) => {
+            let certificates = fetch(show)?.certificates;
+            print(&match show.json {
+                // Each ends in a line feed; an empty line stands between them.
+                false => certificates.join("\n"),
+                true => json!(certificates).to_string(),
+            })?;
+        }
+        KeyCommand::New(args) => new::run(args)?,
+        KeyCommand::Rotate(args) => rotate::run(args)?,
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+fn fetch(show: &ShowArgs) -> anyhow::Result<Keys> {
+    let reply = Client::connect(&show.connect)?.ask(&Request::get(&["v1", "log", "key"]))?;
+    serde_json::from_str(&reply).context("the answer holds no keys")
 }
