@@ -110,7 +110,7 @@ fn write_bundle(
     out: &mut dyn Write,
     fail: WriteError<'_>,
 ) -> anyhow::Result<u64> {
-    let mut joined = Joined { out, fail, header: None, sessions: 0, events: 0 };
+    let mut joined = Joined { out, fail, header: None, preamble: Vec::new(), sessions: 0, events: 0 };
     for session in sessions {
         let request = Request::get(&["v1", "sessions", session, "export"]);
         let reply = client.send(&request)?.accepted().with_context(|| format!("session {session:?}"))?;
@@ -124,6 +124,8 @@ struct Joined<'o> {
     out: &'o mut dyn Write,
     fail: WriteError<'o>,
     header: Option<Header>,
+    /// What stands between the first line and the first session: rotations and the checkpoint.
+    preamble: Vec<Vec<u8>>,
     sessions: u64,
     events: u64,
 }
@@ -153,6 +155,8 @@ impl Joined<'_> {
     fn add(&mut self, body: Box<dyn std::io::Read + Send>) -> anyhow::Result<()> {
         let mut body = BufReader::with_capacity(256 * 1024, body);
         let (mut sessions, mut events) = (0, 0);
+        let is_first = self.header.is_none();
+        let mut preamble = Vec::new();
         let mut line = Vec::new();
         loop {
             line.clear();
@@ -175,6 +179,14 @@ impl Joined<'_> {
                     self.events += events;
                     return Ok(());
                 }
+                "rotation" | "checkpoint" if sessions == 0 => {
+                    preamble.push(line.clone());
+                    continue;
+                }
+                "session" if sessions == 0 => {
+                    self.settle(is_first, std::mem::take(&mut preamble))?;
+                    sessions = 1;
+                }
                 "session" => sessions += 1,
                 "event" => events += 1,
                 _ => {}
@@ -196,6 +208,19 @@ impl Joined<'_> {
         }
     }
 
+    /// Writes the preamble of the first bundle; that of each other one must be the same, since there is but one.
+    fn settle(&mut self, is_first: bool, preamble: Vec<Vec<u8>>) -> anyhow::Result<()> {
+        if is_first {
+            for line in &preamble {
+                self.out.write_all(line).map_err(self.fail)?;
+            }
+            self.preamble = preamble;
+        } else if self.preamble != preamble {
+            bail!(hinted("the log grew while it was exported", "try again, between two batches"));
+        }
+        Ok(())
+    }
+
     fn end(self) -> anyhow::Result<u64> {
         let line =
             format!("{{\"kind\":\"end\",\"sessions\":{},\"events\":{}}}\n", self.sessions, self.events);
@@ -213,7 +238,8 @@ mod tests {
     fn join(bundles: &[String]) -> anyhow::Result<(u64, String)> {
         let mut out = Vec::new();
         let fail = |e: std::io::Error| anyhow::Error::new(e);
-        let mut joined = Joined { out: &mut out, fail: &fail, header: None, sessions: 0, events: 0 };
+        let (preamble, sessions, events) = (Vec::new(), 0, 0);
+        let mut joined = Joined { out: &mut out, fail: &fail, header: None, preamble, sessions, events };
         for bundle in bundles {
             joined.add(Box::new(std::io::Cursor::new(bundle.clone().into_bytes())))?;
         }
@@ -238,6 +264,17 @@ mod tests {
         assert_eq!(text.matches("quipu.bundle.v1").count(), 1);
         assert!(text.ends_with("{\"kind\":\"end\",\"sessions\":2,\"events\":2}\n"));
         assert_eq!(join(&[bundle("a", END)]).unwrap().1, bundle("a", END), "one is passed on as it is");
+    }
+
+    #[test]
+    fn one_checkpoint_serves_all_sessions() {
+        let with = |session: &str, size: &str| {
+            let checkpoint = format!("{HEAD}\n{{\"kind\":\"checkpoint\",\"note\":\"{size}\"}}");
+            bundle(session, END).replacen(HEAD, &checkpoint, 1)
+        };
+        let (_, text) = join(&[with("a", "5"), with("b", "5")]).unwrap();
+        assert_eq!(text.matches("\"checkpoint\"").count(), 1);
+        assert!(join(&[with("a", "5"), with("b", "6")]).unwrap_err().to_string().contains("log grew"));
     }
 
     #[test]

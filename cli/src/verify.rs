@@ -8,8 +8,11 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use quipu_core::objects::{Directory, ObjectStore};
 use quipu_core::store::embedded::{DataDir, DataDirError};
-use quipu_core::verify::{Options, Report, verify_bundle, verify_bundle_file, verify_data_dir};
+use quipu_core::verify::{
+    Options, Report, verify_archive, verify_bundle, verify_bundle_file, verify_data_dir,
+};
 use serde::Deserialize;
 
 use crate::args::ConnectArgs;
@@ -31,13 +34,16 @@ const INCOMPLETE: u8 = 2;
 Examples:
   quipu verify quipu-data                        a data directory that no server runs on
   quipu verify case-7.ndjson --key log.pub       an evidence bundle, with the ledger's key (quipu key show)
-  quipu verify quipu-data --receipt receipts.json
+  quipu verify quipu-data --receipt receipts.json --checkpoint kept.checkpoint
+  quipu verify copy-of-archive --key log.pub     an archive alone: a folder with log/ and events/
+  quipu verify s3://my-archive --key log.pub     the same in a bucket (a build with --features aws)
   gunzip -c case-7.ndjson.gz | quipu verify - --key log.pub
 
 Exit code 0: VALID. 1: INVALID, with the first bad place. 2: INCOMPLETE: nothing wrong was found, but not everything
 could be checked (a bundle without --key, a receipt whose session is not there, a file that cannot be read).")]
 pub(crate) struct VerifyArgs {
-    /// A data directory, an evidence bundle, or `-` for a bundle on standard input
+    /// A data directory, an archive (a folder, or s3://BUCKET), an evidence bundle, or `-` for a bundle on standard
+    /// input
     #[arg(value_name = "PATH")]
     path: PathBuf,
     /// The log's verifier key, kept outside
@@ -46,6 +52,9 @@ pub(crate) struct VerifyArgs {
     /// Receipts kept outside: a reply to an append, a list of receipts, or one receipt; may be given again
     #[arg(long, value_name = "FILE")]
     receipt: Vec<PathBuf>,
+    /// Checkpoints kept outside, a file each: of these sizes the log must still be what it was; may be given again
+    #[arg(long, value_name = "FILE")]
+    checkpoint: Vec<PathBuf>,
     /// Threads that check a directory [default: one for each core]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     threads: Option<u16>,
@@ -72,6 +81,7 @@ pub(crate) fn run(args: &VerifyArgs) -> anyhow::Result<ExitCode> {
             }
         }
     }
+    options.read_checkpoints(&args.checkpoint);
     options.threads = args
         .threads
         .map_or_else(|| std::thread::available_parallelism().map_or(1, std::num::NonZero::get), usize::from);
@@ -79,6 +89,12 @@ pub(crate) fn run(args: &VerifyArgs) -> anyhow::Result<ExitCode> {
     let report = if args.path == Path::new("-") {
         let input: Box<dyn Read> = Box::new(std::io::stdin().lock());
         verify_bundle(BufReader::with_capacity(256 * 1024, input), &options, &|read| bar.advance(read))
+    } else if let Some(bucket) = bucket(&args.path) {
+        check_bucket(bucket, &options, &bar)?
+    } else if is_archive(&args.path) {
+        let objects = Directory::open_to_read(&args.path)
+            .with_context(|| format!("cannot read {}", args.path.display()))?;
+        check_archive(&objects, &options, &bar)?
     } else if args.path.is_dir() {
         // Asked first, so that a directory in use is not taken for one that cannot be read.
         if let Err(DataDirError::InUse { .. }) = DataDir::open(&args.path) {
@@ -94,6 +110,37 @@ pub(crate) fn run(args: &VerifyArgs) -> anyhow::Result<ExitCode> {
     bar.finish();
     show(args, &report)?;
     Ok(ExitCode::from(report.verdict.exit_code()))
+}
+
+/// The bucket that `s3://BUCKET` names.
+fn bucket(path: &Path) -> Option<&str> {
+    path.to_str()?.strip_prefix("s3://").map(|name| name.trim_end_matches('/'))
+}
+
+/// True of an archive by itself: it has a log, and is no data directory.
+fn is_archive(path: &Path) -> bool {
+    path.join("log").is_dir() && !path.join("ledger.redb").exists()
+}
+
+fn check_archive(objects: &dyn ObjectStore, options: &Options, bar: &Bar) -> anyhow::Result<Report> {
+    let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
+    Ok(runtime.block_on(verify_archive(objects, options, &|read| bar.advance(read))))
+}
+
+#[cfg(feature = "aws")]
+fn check_bucket(bucket: &str, options: &Options, bar: &Bar) -> anyhow::Result<Report> {
+    let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
+    runtime.block_on(async {
+        let objects = quipu_core::objects::S3Bucket::new(&crate::serve::connect().await?, bucket);
+        Ok(verify_archive(&objects, options, &|read| bar.advance(read)).await)
+    })
+}
+
+#[cfg(not(feature = "aws"))]
+fn check_bucket(bucket: &str, _: &Options, _: &Bar) -> anyhow::Result<Report> {
+    let hint = "build one that does: cargo build --release --package quipu --features aws; or copy the bucket \
+                (aws s3 sync) and verify the copy";
+    Err(hinted(format!("this build of quipu cannot read s3://{bucket}"), hint).into())
 }
 
 fn show(args: &VerifyArgs, report: &Report) -> anyhow::Result<()> {
@@ -148,9 +195,10 @@ fn ask_server(args: &VerifyArgs, options: &Options) -> anyhow::Result<Option<Exi
     }
     let code = match report.verdict.as_str() {
         "INVALID" => 1,
-        "VALID" if args.key.is_some() || !options.receipts.is_empty() || options.unreadable.is_some() => {
+        "VALID" if holds_anything(args, options) => {
             eprintln!(
-                "INCOMPLETE: --key and --receipt were not looked at; they need the directory at rest or a bundle"
+                "INCOMPLETE: --key, --receipt and --checkpoint were not looked at; they need the directory at rest, or \
+                 a bundle"
             );
             INCOMPLETE
         }
@@ -158,6 +206,14 @@ fn ask_server(args: &VerifyArgs, options: &Options) -> anyhow::Result<Option<Exi
         _ => INCOMPLETE,
     };
     Ok(Some(ExitCode::from(code)))
+}
+
+/// True if something that was kept outside is to be held against the directory.
+fn holds_anything(args: &VerifyArgs, options: &Options) -> bool {
+    args.key.is_some()
+        || !options.receipts.is_empty()
+        || !args.checkpoint.is_empty()
+        || options.unreadable.is_some()
 }
 
 fn describe(report: &ServersReport) -> String {

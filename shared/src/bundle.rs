@@ -6,14 +6,17 @@
 //! signatures are [`crate::verify`]'s.
 
 mod read;
-mod values;
+pub(crate) mod values;
 mod write;
 
 #[cfg(test)]
 mod tests;
 
-pub use read::{BundleRecord, EventRecord, Record, RecordError, parse};
-pub use write::{Header, push_end, push_event, push_head, push_header, push_session};
+pub use read::{BundleRecord, EventRecord, ProofRecord, Record, RecordError, parse};
+pub use write::{
+    Header, push_checkpoint, push_end, push_event, push_head, push_header, push_proof, push_rotation,
+    push_session,
+};
 
 /// The only format there is.
 pub const FORMAT: &str = "quipu.bundle.v1";

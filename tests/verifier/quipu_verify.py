@@ -1,12 +1,18 @@
 #!/usr/bin/env python3
 """Second verifier of Quipu evidence, written from docs/format.md alone.
 
-    quipu_verify.py BUNDLE [--key FILE] [--receipt FILE]... [--json]
+    quipu_verify.py BUNDLE [--key FILE] [--receipt FILE]... [--checkpoint FILE]... [--json]
+    quipu_verify.py DIRECTORY [--key FILE] [--receipt FILE]... [--checkpoint FILE]... [--json]
+    quipu_verify.py --proof FILE --hash HEX [--key FILE] [--json]
     quipu_verify.py --vectors FILE
 
-Needs Python 3.11 and nothing outside its standard library. Exit codes of the
-first form: 0 VALID, 1 INVALID, 2 INCOMPLETE. Of the second: 0 all vectors
-agree, 1 some do not, 2 the file cannot be read. 64 is a wrong command line.
+The second form reads an archive: a directory that holds `log/` and `events/`.
+The third checks a c2sp.org/tlog-proof@v1 text for the event of that hash.
+
+Needs Python 3.11 and nothing outside its standard library, but for an archive
+pyarrow. Exit codes of the first three forms: 0 VALID, 1 INVALID, 2 INCOMPLETE.
+Of the last: 0 all vectors agree, 1 some do not, 2 the file cannot be read. 64
+is a wrong command line.
 """
 
 import argparse
@@ -15,9 +21,13 @@ import binascii
 import datetime
 import hashlib
 import json
+import mmap
+import os
 import re
 import sys
+import uuid
 from collections import namedtuple
+from decimal import Decimal
 
 LINE_LIMIT = 8 * 1024 * 1024
 FILE_LIMIT = 8 * 1024 * 1024
@@ -29,10 +39,11 @@ SEQUENCE_MAX = 9223372036854775807
 TIME_MIN = -62135596800000000
 TIME_MAX = 253402300799999999
 ZERO_HASH = "0" * 64
+DAY = 24 * 60 * 60 * 1_000_000  # microseconds
 
 
 class Bad(Exception):
-    """What makes a bundle INVALID."""
+    """What makes the evidence INVALID."""
 
     def __init__(self, code, message):
         super().__init__(message)
@@ -274,6 +285,9 @@ MEMBERS = {
         "redaction_policy", "salt", "payload", "metadata", "content_digest", "prev_hash", "hash",
     },
     "head": {"kind", "note"},
+    "rotation": {"kind", "note"},
+    "checkpoint": {"kind", "note"},
+    "proof": {"kind", "first", "count", "leaf", "hashes"},
     "end": {"kind", "sessions", "events"},
 }  # fmt: skip
 
@@ -377,7 +391,13 @@ def event_hash(lines):
 
 # -------------------------------------------------- keys, notes, statements
 
-Key = namedtuple("Key", "name id public")
+class Key(namedtuple("Key", "name id public")):
+    def renamed(self, name):
+        """The same key under another name; the id follows from the name."""
+        data = name.encode() + b"\n\x01" + self.public
+        return Key(name, hashlib.sha256(data).digest()[:4], self.public)
+
+
 Statement = namedtuple("Statement", "tenant session_id sequence hash time")
 
 
@@ -472,9 +492,9 @@ def parse_statement(text, kind):
     return Statement(lines[1], lines[2], sequence, lines[4], time)
 
 
-def parse_certificate(note, deployment, log_key):
+def parse_certificate(note, deployment, log_keys):
     """The receipt key that a certificate names; raises ValueError."""
-    text, _ = open_note(note, [log_key])
+    text, _ = open_note(note, log_keys)
     lines = text.split("\n")
     if len(lines) != 6 or lines[5] != "" or lines[0] != "quipu.key.v1" or lines[2] != "receipt":
         raise ValueError("not a certificate")
@@ -488,11 +508,289 @@ def parse_certificate(note, deployment, log_key):
     return key
 
 
+# ------------------------------------------------ key chain and checkpoint
+
+Checkpoint = namedtuple("Checkpoint", "deployment tenant size root")
+
+
+def parse_log_key(text, deployment):
+    key = parse_key(text)
+    if key.name != f"{deployment}/_log":
+        raise ValueError("a log key with another name than the deployment's")
+    return key
+
+
+class KeyChain:
+    """The log keys of a deployment, oldest first. Between two of them stands a
+    rotation, which says at what tree sizes the older one ended."""
+
+    def __init__(self, deployment):
+        self.deployment = deployment
+        self.keys = []
+        self.ends = []  # for each rotation: tenant -> tree size
+
+    def add_rotation(self, note):
+        """Raises ValueError unless the rotation follows those before it."""
+        lines = split_note(note)[0].split("\n")
+        if len(lines) < 6 or lines[-1] != "" or lines[0] != "quipu.rotation.v1":
+            raise ValueError("not a rotation")
+        if lines[1] != self.deployment:
+            raise ValueError("a rotation of another deployment")
+        old, new = (parse_log_key(line, self.deployment) for line in lines[2:4])
+        if decimal(lines[4], TIME_MIN, TIME_MAX) is None:
+            raise ValueError("a rotation with a malformed time")
+        ends = {}
+        previous = ""
+        for line in lines[5:-1]:
+            tenant, _, size = line.partition(" ")
+            ends[tenant] = decimal(size, 1, SEQUENCE_MAX)
+            if not is_match(TENANT, tenant) or tenant <= previous or ends[tenant] is None:
+                raise ValueError("a rotation with a malformed or misplaced tenant")
+            previous = tenant
+        if self.keys and old != self.keys[-1]:
+            raise ValueError("a rotation from another key than the one before it gives")
+        if self.ends and any(ends.get(name, 0) < size for name, size in self.ends[-1].items()):
+            raise ValueError("a rotation at a smaller tree than the one before it")
+        if new in (self.keys or [old]):
+            raise ValueError("a rotation to a key that there was before")
+        for key in (old, new):
+            open_note(note, [key])
+        self.keys = [*(self.keys or [old]), new]
+        self.ends.append(ends)
+
+    def close(self, log_key, pinned):
+        """Raises ValueError unless the chain ends with the log key and holds the
+        pinned one."""
+        if not self.keys:
+            self.keys = [log_key]
+        if self.keys[-1] != log_key:
+            raise ValueError("the rotations do not end with the log key")
+        if pinned is not None and pinned not in self.keys:
+            raise ValueError("the key given is none of the log keys")
+
+    def holding(self, tenant, size):
+        """The key that signs what a tenant's log says at a tree size."""
+        for key, ends in zip(self.keys, self.ends):
+            if size <= ends.get(tenant, 0):
+                return key
+        return self.keys[-1]
+
+
+def parse_checkpoint(text):
+    """A checkpoint's text; raises ValueError."""
+    lines = text.split("\n")
+    if len(lines) != 4 or lines[3] != "":
+        raise ValueError("not a checkpoint of three lines")
+    deployment, slash, tenant = lines[0].partition("/")
+    size, root = decimal(lines[1], 0, SEQUENCE_MAX), decode_base64(lines[2])
+    if not slash or not is_match(DEPLOYMENT, deployment) or not is_match(TENANT, tenant):
+        raise ValueError("a checkpoint with another kind of origin")
+    if size is None or len(root) != 32:
+        raise ValueError("a checkpoint with a malformed line")
+    return Checkpoint(deployment, tenant, size, root)
+
+
+def open_checkpoint(note, keys):
+    """A checkpoint in a note that one of these log keys signed under the name of
+    the checkpoint's origin; raises ValueError."""
+    checkpoint = parse_checkpoint(split_note(note)[0])
+    origin = f"{checkpoint.deployment}/{checkpoint.tenant}"
+    open_note(note, [key.renamed(origin) for key in keys])
+    return checkpoint
+
+
+def open_held_checkpoint(note, chain):
+    """The same, signed by the key that holds for its size."""
+    said = parse_checkpoint(split_note(note)[0])
+    return open_checkpoint(note, [chain.holding(said.tenant, said.size)])
+
+
+class Kept:
+    """A checkpoint from outside; what is wrong with it counts only after all else."""
+
+    def __init__(self, data):
+        self.note = self.said = self.problem = None
+        try:
+            if len(data) > NOTE_LIMIT:
+                raise ValueError("a file that is too long for a checkpoint")
+            self.note = data.decode()
+            self.said = parse_checkpoint(split_note(self.note)[0])
+        except ValueError as found:
+            self.problem = f"not a checkpoint: {found}"
+
+    def open(self, chain):
+        if self.problem is not None:
+            raise Bad("rollback", self.problem)
+        try:
+            if self.said.deployment != chain.deployment:
+                raise ValueError("a checkpoint of another deployment")
+            return open_checkpoint(self.note, chain.keys)
+        except ValueError as problem:
+            raise Bad("rollback", str(problem)) from None
+
+
+def read_checkpoint(path):
+    with open(path, "rb") as file:
+        return Kept(file.read(NOTE_LIMIT + 1))
+
+
+# ------------------------------------------------------------------- tree
+
+
+def leaf_hash(entry):
+    return hashlib.sha256(b"\0" + entry).digest()
+
+
+def node_hash(left, right):
+    return hashlib.sha256(b"\1" + left + right).digest()
+
+
+class Tree:
+    """A growing tree, as the roots of its perfect subtrees, largest first."""
+
+    def __init__(self):
+        self.size = 0
+        self.roots = []
+
+    def push(self, leaf):
+        count = self.size
+        while count & 1:
+            leaf = node_hash(self.roots.pop(), leaf)
+            count >>= 1
+        self.roots.append(leaf)
+        self.size += 1
+
+    def root(self):
+        if not self.roots:
+            return hashlib.sha256().digest()
+        root = self.roots[-1]
+        for left in reversed(self.roots[:-1]):
+            root = node_hash(left, root)
+        return root
+
+
+def verify_range(first_leaf, count, entry, size, hashes, root):
+    """Whether the `count` entries that `entry(0)` and so on give are those from
+    first_leaf on in the tree (format.md, section 5)."""
+    if count < 1 or first_leaf + count > size:
+        return False
+    rest = iter(hashes)
+
+    def subtree(low, high):
+        if high <= first_leaf or low >= first_leaf + count:
+            return next(rest)
+        if high - low == 1:
+            return leaf_hash(entry(low - first_leaf))
+        middle = low + (1 << (high - low - 1).bit_length() - 1)
+        left = subtree(low, middle)
+        return node_hash(left, subtree(middle, high))
+
+    try:
+        found = subtree(0, size)
+    except StopIteration:
+        return False
+    return found == root and next(rest, None) is None
+
+
+def verify_inclusion(leaf, index, size, path, root):
+    """RFC 6962, section 2.1.1, by the algorithm of RFC 9162, section 2.1.3.2."""
+    if index >= size:
+        return False
+    last = size - 1
+    for sibling in path:
+        if last == 0:
+            return False
+        if index & 1 or index == last:
+            leaf = node_hash(sibling, leaf)
+            while index and not index & 1:
+                index >>= 1
+                last >>= 1
+        else:
+            leaf = node_hash(leaf, sibling)
+        index >>= 1
+        last >>= 1
+    return last == 0 and leaf == root
+
+
+# ------------------------------------------------------- proof of one event
+
+
+def parse_tlog_proof(text):
+    """Index, hashes and checkpoint note of a c2sp.org/tlog-proof@v1 text; raises
+    ValueError."""
+    head, blank, note = text.partition("\n\n")
+    lines = head.split("\n")
+    if not blank or lines.pop(0) != "c2sp.org/tlog-proof@v1":
+        raise ValueError("not a tlog-proof@v1")
+    if lines and lines[0].startswith("extra "):
+        decode_base64(lines.pop(0).removeprefix("extra "))
+    if not lines or not lines[0].startswith("index "):
+        raise ValueError("a proof without an index")
+    index = decimal(lines.pop(0).removeprefix("index "), 0, SEQUENCE_MAX)
+    if index is None:
+        raise ValueError("a proof with a malformed index")
+    hashes = [decode_base64(line) for line in lines]
+    if any(len(item) != 32 for item in hashes):
+        raise ValueError("a proof with a malformed hash")
+    return index, hashes, note
+
+
+def verify_proof(path, digest, key_path=None):
+    """The verdict on a proof for the event with this hash."""
+    pinned, problem = None, None
+    if key_path is not None:
+        try:
+            pinned = read_key(key_path)
+        except (OSError, ValueError) as found:
+            problem = ascii(str(found))
+    result = {"verdict": "VALID", "code": None, "message": None}
+    result |= {"tenant": None, "index": None, "tree_size": None, "root": None}
+
+    def judge(verdict, code, message):
+        return result | {"verdict": verdict, "code": code, "message": message}
+
+    try:
+        with open(path, "rb") as file:
+            data = file.read(FILE_LIMIT + 1)
+    except (OSError, ValueError) as found:
+        return judge("INCOMPLETE", "unreadable", ascii(str(found)))
+    try:
+        if len(data) > FILE_LIMIT:
+            raise ValueError("a proof that is too long")
+        index, hashes, note = parse_tlog_proof(data.decode())
+    except ValueError as found:
+        return judge("INVALID", "proof", str(found))
+    try:
+        said = parse_checkpoint(split_note(note)[0])
+        if pinned is not None:
+            if pinned.name != f"{said.deployment}/_log":
+                raise ValueError("a checkpoint of another deployment than the key's")
+            open_checkpoint(note, [pinned])
+    except ValueError as found:
+        return judge("INVALID", "checkpoint", str(found))
+    if not verify_inclusion(leaf_hash(bytes.fromhex(digest)), index, said.size, hashes, said.root):
+        return judge("INVALID", "proof", "the proof does not lead from the event to the root")
+    result |= {"tenant": said.tenant, "index": index, "tree_size": said.size}
+    result["root"] = said.root.hex()
+    if problem is not None:
+        return judge("INCOMPLETE", "unreadable", problem)
+    if pinned is None:
+        return judge("INCOMPLETE", "no_key", "no key was given from outside")
+    return result
+
+
+def describe_proof(result):
+    if result["verdict"] == "VALID":
+        tree = f"{result['tenant']}, tree size {result['tree_size']}, root {result['root']}"
+        return f"VALID leaf {result['index']} of {tree}"
+    return f"{result['verdict']} {result['code']}: {result['message']}"
+
+
 # --------------------------------------------------------------- receipts
 
 
 class Receipt:
-    """A receipt from outside; what is wrong with it counts only after the bundle."""
+    """A receipt from outside; what is wrong with it counts only after all else."""
 
     def __init__(self, note=None, claims=None, problem=None):
         self.note = note
@@ -553,11 +851,13 @@ def read_receipts(path):
 
 class Verifier:
     """Takes a bundle line by line. What it keeps grows with the number of
-    sessions and receipts, never with the number of events."""
+    sessions and receipts; of the events it keeps only the hashes of one session,
+    and those only if there is a checkpoint that its proofs can lead to."""
 
-    def __init__(self, pinned=None, receipts=()):
+    def __init__(self, pinned=None, receipts=(), checkpoints=()):
         self.pinned = pinned
         self.receipts = receipts
+        self.kept = checkpoints
         self.wanted = {}  # session_id -> sequences that receipts name
         for receipt in receipts:
             if receipt.statement is not None:
@@ -566,7 +866,12 @@ class Verifier:
         self.found = {}  # (session_id, sequence) -> hash
         self.state = "start"
         self.deployment = self.tenant = self.log_key = None
+        self.chain = None
+        self.certificates = []  # until the chain is known that they hang on
         self.receipt_keys = []
+        self.checkpoint = None
+        self.hashes = bytearray()  # of the events of this session
+        self.proven = 0  # the sequence after the last proof of this session
         self.seen = set()
         self.events = 0
         self.previous = (-1, ZERO_HASH)  # sequence and hash of the last event
@@ -579,8 +884,10 @@ class Verifier:
         if self.state == "ended":
             raise Bad("truncated", "something follows the end record")
         if len(data) > LINE_LIMIT:
+            self.close_chain()
             raise Bad("syntax", "a line longer than 8 MiB")
         if not data.endswith(b"\n"):
+            self.close_chain()
             raise Bad("truncated", "the last line does not end in a newline")
         try:
             text = data[:-1].decode()
@@ -588,7 +895,10 @@ class Verifier:
                 raise ValueError("not one object")
             record = parse_json(text)
         except ValueError as problem:
+            self.close_chain()
             raise Bad("syntax", f"the line is not a JSON object: {problem}") from None
+        if record.get("kind") != "rotation":
+            self.close_chain()
         check_members(record)
         kind = record["kind"]
         if (kind == "bundle") != (self.state == "start"):
@@ -610,22 +920,55 @@ class Verifier:
         ):
             raise Bad("syntax", "a member of the bundle record does not have its syntax")
         self.deployment, self.tenant = record["deployment"], record["tenant"]
+        self.chain = KeyChain(self.deployment)
+        self.certificates = certificates
         try:
-            self.take_keys(record["log_key"], certificates)
+            self.log_key = parse_log_key(record["log_key"], self.deployment)
         except ValueError as problem:
             raise Bad("key", str(problem)) from None
-        self.state = "between"
+        self.state = "rotations"
 
-    def take_keys(self, log_key, certificates):
-        self.log_key = parse_key(log_key)
-        if self.log_key.name != f"{self.deployment}/_log":
-            raise ValueError("the log key has another name than the deployment")
-        if self.pinned is not None and self.pinned != self.log_key:
-            raise ValueError("the log key is not the key given")
-        for note in certificates:
-            key = parse_certificate(note, self.deployment, self.log_key)
-            if key not in self.receipt_keys:
-                self.receipt_keys.append(key)
+    def take_rotation(self, record):
+        self.check_note(record)
+        if self.state != "rotations":
+            raise Bad("syntax", "a rotation record that does not follow the first line")
+        try:
+            self.chain.add_rotation(record["note"])
+        except ValueError as problem:
+            raise Bad("key", str(problem)) from None
+
+    def close_chain(self):
+        """Once no more rotations can come: what the first line says of keys."""
+        if self.state != "rotations":
+            return
+        line, self.line = self.line, 1
+        try:
+            self.chain.close(self.log_key, self.pinned)
+            for note in self.certificates:
+                key = parse_certificate(note, self.deployment, self.chain.keys)
+                if key not in self.receipt_keys:
+                    self.receipt_keys.append(key)
+        except ValueError as problem:
+            raise Bad("key", str(problem)) from None
+        self.line = line
+        self.state = "checkpoint"
+
+    def check_note(self, record):
+        if not isinstance(record["note"], str):
+            raise Bad("syntax", "note is not a string")
+
+    def take_checkpoint(self, record):
+        self.check_note(record)
+        if self.state != "checkpoint":
+            raise Bad("syntax", "a checkpoint record that is not before the first session")
+        try:
+            said = open_held_checkpoint(record["note"], self.chain)
+        except ValueError as problem:
+            raise Bad("checkpoint", str(problem)) from None
+        if (said.deployment, said.tenant) != (self.deployment, self.tenant):
+            raise Bad("checkpoint", "a checkpoint of another log")
+        self.checkpoint = said
+        self.state = "between"
 
     def open_statement(self, note, kind):
         """A statement in a note signed by a certified receipt key."""
@@ -636,7 +979,7 @@ class Verifier:
         session_id = record["session_id"]
         if not is_label(session_id, 256):
             raise Bad("syntax", "session_id does not have its syntax")
-        if self.state == "events":
+        if self.state in ("events", "proofs"):
             raise Bad("syntax", "a session record where the head of the session before belongs")
         if session_id in self.seen:
             raise Bad("syntax", "a session twice")
@@ -645,6 +988,8 @@ class Verifier:
         self.seen.add(session_id)
         self.session_id = session_id
         self.previous = (-1, ZERO_HASH)
+        self.hashes.clear()
+        self.proven = 0
         self.state = "session"
 
     def take_event(self, record):
@@ -660,17 +1005,46 @@ class Verifier:
         if event_hash(event_lines(record, self.tenant, self.session_id)) != record["hash"]:
             raise Bad("hash", "hash is not that of the event")
         self.previous = (record["sequence"], record["hash"])
+        if self.checkpoint is not None:
+            self.hashes += bytes.fromhex(record["hash"])
         self.events += 1
         self.state = "events"
         if record["sequence"] in self.wanted.get(self.session_id, ()):
             self.found[self.session_id, record["sequence"]] = record["hash"]
 
+    def take_proof(self, record):
+        first, count, leaf = record["first"], record["count"], record["leaf"]
+        hashes = record["hashes"]
+        if (
+            not all(is_integer(value, 0, SEQUENCE_MAX) for value in (first, count, leaf))
+            or not isinstance(hashes, list)
+            or not all(is_hex(item, 32) for item in hashes)
+        ):
+            raise Bad("syntax", "a member of the proof record does not have its syntax")
+        if self.state not in ("events", "proofs"):
+            raise Bad("syntax", "a proof record that does not follow the events of a session")
+        if self.checkpoint is None:
+            raise Bad("proof", "a proof without a checkpoint")
+        if count < 1 or first + count - 1 > self.previous[0]:
+            raise Bad("proof", "a proof of events that the session does not have")
+        if first < self.proven:
+            raise Bad("proof", "a proof that overlaps the one before it, or should stand before it")
+
+        def entry(index):
+            at = 32 * (first + index)
+            return bytes(self.hashes[at : at + 32])
+
+        path = [bytes.fromhex(item) for item in hashes]
+        if not verify_range(leaf, count, entry, self.checkpoint.size, path, self.checkpoint.root):
+            raise Bad("proof", "the proof does not lead from the events to the root")
+        self.proven = first + count
+        self.state = "proofs"
+
     def take_head(self, record):
-        if not isinstance(record["note"], str):
-            raise Bad("syntax", "note is not a string")
+        self.check_note(record)
         if self.state == "session":
             raise Bad("empty", "a session without events")
-        if self.state != "events":
+        if self.state not in ("events", "proofs"):
             raise Bad("syntax", "a head record outside a session")
         try:
             said = self.open_statement(record["note"], "quipu.head.v1")
@@ -687,7 +1061,7 @@ class Verifier:
         for name in ("sessions", "events"):
             if not is_integer(record[name], 0, SEQUENCE_MAX):
                 raise Bad("syntax", f"{name} is not a count")
-        if self.state == "events":
+        if self.state in ("events", "proofs"):
             raise Bad("syntax", "an end record where the head of the session belongs")
         if (record["sessions"], record["events"]) != (len(self.seen), self.events):
             raise Bad("count", f"the bundle has {len(self.seen)} sessions, {self.events} events")
@@ -705,7 +1079,14 @@ class Verifier:
             self.line += 1
             raise Bad("truncated", "the bundle ends without an end record")
         self.line = None
-        uncovered = False
+        self.session_id = None
+        incomparable = uncovered = False
+        for kept in self.kept:
+            said, mine = kept.open(self.chain), self.checkpoint
+            if mine is None or (said.tenant, said.size) != (mine.tenant, mine.size):
+                incomparable = True
+            elif said.root != mine.root:
+                raise Bad("rollback", "a checkpoint of the same size with another root was given")
         for receipt in self.receipts:
             self.session_id = self.sequence = None
             if receipt.statement is not None:
@@ -723,6 +1104,8 @@ class Verifier:
                 raise Bad("receipt", "the bundle does not hold the event of a receipt")
         if self.pinned is None:
             return "no_key", "no key was given from outside"
+        if incomparable:
+            return "checkpoint_not_covered", "a checkpoint was given that the bundle's says nothing of"
         if uncovered:
             return "receipt_not_covered", "the session of a receipt is not in the bundle"
         return None
@@ -737,22 +1120,33 @@ def read_key(path):
     return parse_key(data.decode().strip(" \t\r\n"))
 
 
-def verify(path, key_path=None, receipt_paths=()):
-    """The verdict, as the object that --json prints."""
+def read_inputs(key_path, receipt_paths, checkpoint_paths):
+    """The pinned key, receipts and checkpoints that were given, and what could
+    not be read of them."""
     unreadable = None
-    pinned, receipts = None, []
+    pinned, receipts, checkpoints = None, [], []
     if key_path is not None:
         try:
             pinned = read_key(key_path)
         except (OSError, ValueError) as problem:
             unreadable = ("unreadable", ascii(str(problem)))
-    for receipt_path in receipt_paths:
+    for path in receipt_paths:
         try:
-            receipts.extend(read_receipts(receipt_path))
+            receipts.extend(read_receipts(path))
         except (OSError, ValueError) as problem:
             unreadable = unreadable or ("unreadable", ascii(str(problem)))
+    for path in checkpoint_paths:
+        try:
+            checkpoints.append(read_checkpoint(path))
+        except (OSError, ValueError) as problem:
+            unreadable = unreadable or ("unreadable", ascii(str(problem)))
+    return pinned, receipts, checkpoints, unreadable
 
-    verifier = Verifier(pinned, receipts)
+
+def verify(path, key_path=None, receipt_paths=(), checkpoint_paths=()):
+    """The verdict on a bundle, as the object that --json prints."""
+    pinned, receipts, checkpoints, unreadable = read_inputs(key_path, receipt_paths, checkpoint_paths)
+    verifier = Verifier(pinned, receipts, checkpoints)
     verdict, code, message, line, session_id, sequence = "VALID", None, None, None, None, None
     try:
         with open(path, "rb") as file:
@@ -793,6 +1187,954 @@ def describe(result):
         place.append(f"sequence {result['sequence']}")
     where = f" at {', '.join(place)}" if place else ""
     return f"{result['verdict']} {result['code']}{where}: {result['message']} ({counts} verified)"
+
+
+# ---------------------------------------------------------------- derived
+
+
+class Number(str):
+    """A JSON number as its writer wrote it."""
+
+
+def parse_content(text):
+    """A payload or metadata that is known to be compact JSON, numbers as text."""
+    return json.loads(text, parse_int=Number, parse_float=Number)
+
+
+ABSENT = object()
+WHOLE_NUMBER = re.compile(r"0|[1-9][0-9]{0,18}")
+COST_DIGITS = 12
+COST_MAX = 10**12 * 10**COST_DIGITS
+
+
+def look_up(*places):
+    """The value of the first of the names that is there; a place is a value and
+    the names to look for in it, should it be an object."""
+    for value, names in places:
+        if isinstance(value, dict):
+            for name in names:
+                if name in value:
+                    return value[name]
+    return ABSENT
+
+
+def short_text(value):
+    return value if type(value) is str and is_label(value, 256) else None
+
+
+def whole_number(value):
+    if type(value) is not Number or WHOLE_NUMBER.fullmatch(value) is None:
+        return None
+    number = int(value)
+    return number if number < 2**63 else None
+
+
+def scaled_cost(text):
+    """A JSON number in units of 10**-12, half away from zero, clamped."""
+    mantissa, _, exponent = text.lower().partition("e")
+    sign = -1 if mantissa.startswith("-") else 1
+    whole, _, fraction = mantissa.lstrip("-").partition(".")
+    digits = (whole + fraction).lstrip("0")
+    if not digits:
+        return 0
+    negative = exponent.startswith("-")
+    # No text within the limit of a payload moves its digits by as much as that.
+    size = exponent.lstrip("+-").lstrip("0")
+    power = 10**10 if len(size) > 10 else int(size or "0")
+    # The value in units is 0.digits times ten to the power of `places`.
+    places = len(digits) - len(fraction) + (-power if negative else power) + COST_DIGITS
+    if places > 25:
+        return sign * COST_MAX
+    if places < 0:
+        return 0
+    units = int(digits[:places].ljust(places, "0") or "0")
+    if digits[places : places + 1] >= "5":
+        units += 1
+    return sign * min(units, COST_MAX)
+
+
+def cost(value):
+    if type(value) is not Number:
+        return None
+    units = scaled_cost(value)
+    return Decimal((int(units < 0), tuple(map(int, str(abs(units)))), -COST_DIGITS))
+
+
+def duration(value):
+    if type(value) is not Number:
+        return None
+    number = float(value)
+    return None if number in (float("inf"), float("-inf")) else number
+
+
+def success(value, event_type):
+    if value is ABSENT:
+        return {"tool_response": True, "tool_error": False}.get(event_type)
+    return value if isinstance(value, bool) else None
+
+
+def derive(event_type, payload, metadata):
+    """The derived columns, in their order, of contents that are not erased."""
+    payload, metadata = parse_content(payload), parse_content(metadata)
+    usage = payload.get("usage") if isinstance(payload, dict) else None
+
+    def text(*names):
+        return short_text(look_up((payload, names)))
+
+    def tokens(*names):
+        return whole_number(look_up((usage, names), (payload, names)))
+
+    def span(*names):
+        return short_text(look_up((payload, names), (metadata, names)))
+
+    return (
+        text("toolName", "tool_name"),
+        text("callId", "call_id"),
+        text("provider"),
+        text("model"),
+        tokens("inputTokens", "input_tokens"),
+        tokens("outputTokens", "output_tokens"),
+        tokens("totalTokens", "total_tokens"),
+        cost(look_up((payload, ("costUsd", "cost_usd")))),
+        duration(look_up((payload, ("durationMs", "duration_ms")))),
+        success(look_up((payload, ("success",))), event_type),
+        span("traceId", "trace_id"),
+        span("spanId", "span_id"),
+    )
+
+
+# ------------------------------------------------------------------- rows
+
+# Physical type, and members of the logical one. The physical type of a decimal is
+# its writer's choice; 38 digits fit no integer.
+ColumnType = namedtuple("ColumnType", "physical logical")
+STRING_COLUMN = ColumnType("BYTE_ARRAY", (("Type", "String"),))
+INTEGER_COLUMN = ColumnType("INT64", (("Type", "None"),))
+TIMESTAMP_COLUMN = ColumnType(
+    "INT64", (("Type", "Timestamp"), ("isAdjustedToUTC", True), ("timeUnit", "microseconds"))
+)
+BYTES_COLUMN = ColumnType("BYTE_ARRAY", (("Type", "None"),))
+DECIMAL_COLUMN = ColumnType(None, (("Type", "Decimal"), ("precision", 38), ("scale", 12)))
+DOUBLE_COLUMN = ColumnType("DOUBLE", (("Type", "None"),))
+BOOLEAN_COLUMN = ColumnType("BOOLEAN", (("Type", "None"),))
+COLUMNS = {  # name: type, required
+    "session_id": (STRING_COLUMN, True),
+    "sequence": (INTEGER_COLUMN, True),
+    "event_id": (STRING_COLUMN, True),
+    "commit_id": (STRING_COLUMN, True),
+    "timestamp": (TIMESTAMP_COLUMN, True),
+    "timestamp_us": (INTEGER_COLUMN, True),
+    "received_at": (TIMESTAMP_COLUMN, True),
+    "received_at_us": (INTEGER_COLUMN, True),
+    "agent_id": (STRING_COLUMN, True),
+    "event_type": (STRING_COLUMN, True),
+    "severity": (STRING_COLUMN, True),
+    "source_id": (STRING_COLUMN, False),
+    "compliance_tag": (STRING_COLUMN, True),
+    "pii_types": (STRING_COLUMN, True),
+    "redaction_count": (INTEGER_COLUMN, True),
+    "redaction_policy": (BYTES_COLUMN, False),
+    "payload": (STRING_COLUMN, False),
+    "metadata": (STRING_COLUMN, False),
+    "salt": (BYTES_COLUMN, False),
+    "content_digest": (BYTES_COLUMN, False),
+    "prev_hash": (BYTES_COLUMN, False),
+    "hash": (BYTES_COLUMN, True),
+    "tool_name": (STRING_COLUMN, False),
+    "call_id": (STRING_COLUMN, False),
+    "provider": (STRING_COLUMN, False),
+    "model": (STRING_COLUMN, False),
+    "input_tokens": (INTEGER_COLUMN, False),
+    "output_tokens": (INTEGER_COLUMN, False),
+    "total_tokens": (INTEGER_COLUMN, False),
+    "cost_usd": (DECIMAL_COLUMN, False),
+    "duration_ms": (DOUBLE_COLUMN, False),
+    "success": (BOOLEAN_COLUMN, False),
+    "trace_id": (STRING_COLUMN, False),
+    "span_id": (STRING_COLUMN, False),
+}
+DERIVED = list(COLUMNS)[list(COLUMNS).index("tool_name") :]
+Row = namedtuple("Row", COLUMNS)
+ROWS_AT_ONCE = 256
+
+
+class NeedsPyarrow(Exception):
+    """The rows of an archive cannot be read here."""
+
+
+def import_pyarrow():
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as problem:
+        raise NeedsPyarrow(f"an archive is read with pyarrow, which is not here: {problem}") from None
+    return pyarrow
+
+
+def check_columns(schema):
+    """Raises ValueError unless a Parquet schema is that of section 8."""
+    columns = [schema.column(index) for index in range(len(schema))]
+    if [column.path for column in columns] != list(COLUMNS):
+        raise ValueError("other columns")
+    for column in columns:
+        (physical, logical), required = COLUMNS[column.name]
+        found = json.loads(column.logical_type.to_json())
+        if found == {"Type": "Int", "bitWidth": 64, "isSigned": True}:
+            found = {"Type": "None"}  # says no more than INT64 by itself
+        if physical is None:
+            fits = column.physical_type in ("FIXED_LEN_BYTE_ARRAY", "BYTE_ARRAY")
+        else:
+            fits = column.physical_type == physical
+        if not fits or any(found.get(name) != value for name, value in logical):
+            raise ValueError(f"column {column.name} has another type")
+        if column.max_repetition_level or column.max_definition_level != (0 if required else 1):
+            raise ValueError(f"column {column.name} may be absent where it must not, or the other way")
+
+
+def read_rows(data):
+    """The rows of a Parquet file, some at a time; raises Bad."""
+    pyarrow = import_pyarrow()
+    try:
+        file = pyarrow.parquet.ParquetFile(pyarrow.BufferReader(pyarrow.py_buffer(data)))
+        check_columns(file.schema)
+        # What a writer notes of its own types can make the library give others.
+        types = {
+            STRING_COLUMN: pyarrow.string(),
+            BYTES_COLUMN: pyarrow.binary(),
+            INTEGER_COLUMN: pyarrow.int64(),
+            TIMESTAMP_COLUMN: pyarrow.int64(),
+            DECIMAL_COLUMN: pyarrow.decimal128(38, COST_DIGITS),
+            DOUBLE_COLUMN: pyarrow.float64(),
+            BOOLEAN_COLUMN: pyarrow.bool_(),
+        }
+        batches = file.iter_batches(batch_size=ROWS_AT_ONCE)
+        while (batch := next(batches, None)) is not None:
+            columns = []
+            for name, column in zip(COLUMNS, batch.columns, strict=True):
+                column.validate(full=True)
+                values = column.cast(types[COLUMNS[name][0]]).to_pylist()
+                if COLUMNS[name][1] and None in values:
+                    raise ValueError(f"column {name} has a null")
+                columns.append(values)
+            rows = [Row._make(values) for values in zip(*columns, strict=True)]
+            yield rows
+    # What the bytes in memory make of the library is not a failure to read them.
+    except (pyarrow.ArrowException, OSError, ValueError, TypeError, OverflowError) as problem:
+        raise Bad("object", f"not a Parquet file with the columns of section 8: {ascii(str(problem))}") from None
+
+
+def commit_of(event_id):
+    """The event's id with its low ten bits zero."""
+    digits = f"{int(event_id.replace('-', ''), 16) & ~1023:032x}"
+    return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
+
+
+def check_row(row, first_of_run):
+    """Section 2, for a row of the session and sequence that are due."""
+
+    def must(fits, name):
+        if not fits:
+            raise Bad("syntax", f"{name} does not have its syntax")
+
+    must(is_match(UUID7, row.event_id), "event_id")
+    must(is_match(UUID7, row.commit_id) and row.commit_id == commit_of(row.event_id), "commit_id")
+    must(TIME_MIN <= row.timestamp_us <= TIME_MAX, "timestamp_us")
+    must(row.timestamp == row.timestamp_us, "timestamp")
+    must(TIME_MIN <= row.received_at_us <= TIME_MAX, "received_at_us")
+    must(row.received_at == row.received_at_us, "received_at")
+    must(is_label(row.agent_id, 256), "agent_id")
+    must(is_match(EVENT_TYPE, row.event_type) and len(row.event_type) <= 128, "event_type")
+    must(row.severity in SEVERITIES, "severity")
+    must(row.source_id is None or is_label(row.source_id, 256), "source_id")
+    must(is_label(row.compliance_tag, 64), "compliance_tag")
+    must(row.pii_types == "" or is_pii_types(row.pii_types.split(",")), "pii_types")
+    must(0 <= row.redaction_count <= 4294967295, "redaction_count")
+    must(row.redaction_policy is None or len(row.redaction_policy) == 32, "redaction_policy")
+    must(len(row.hash) == 32, "hash")
+    must((row.prev_hash is not None) == first_of_run, "prev_hash")
+    must(row.prev_hash is None or len(row.prev_hash) == 32, "prev_hash")
+    if row.content_digest is None:
+        must(row.salt is not None and len(row.salt) == 16, "salt")
+        check_json_field("payload", row.payload, 1048576)
+        check_json_field("metadata", row.metadata, 65536)
+        must(row.metadata.startswith("{"), "metadata")
+    else:
+        must(len(row.content_digest) == 32, "content_digest")
+        if not (row.salt is None and row.payload is None and row.metadata is None):
+            raise Bad("syntax", "salt, payload or metadata beside a content_digest")
+
+
+def row_hash(row, previous_hash, tenant):
+    """Section 3, for a row that has its syntax."""
+    digest = row.content_digest
+    if digest is None:
+        content = hashlib.sha256(b"quipu.content.v1\n" + row.salt)
+        content.update(row.payload.encode() + b"\n" + row.metadata.encode())
+        digest = content.digest()
+    lines = [
+        "quipu.event.v1",
+        previous_hash.hex(),
+        tenant,
+        row.session_id,
+        str(row.sequence),
+        row.event_id,
+        str(row.timestamp_us),
+        str(row.received_at_us),
+        row.agent_id,
+        row.event_type,
+        row.severity,
+        row.source_id or "",
+        row.compliance_tag,
+        row.pii_types,
+        str(row.redaction_count),
+        (row.redaction_policy or b"").hex(),
+        digest.hex(),
+    ]
+    return hashlib.sha256("\n".join(lines).encode()).digest()
+
+
+def check_derived(row):
+    found = row[-len(DERIVED) :]
+    if row.content_digest is not None:
+        expected = (None,) * len(DERIVED)
+    else:
+        expected = derive(row.event_type, row.payload, row.metadata)
+    if found != expected:
+        name = next(n for n, a, b in zip(DERIVED, found, expected) if a != b)
+        raise Bad("derived", f"{name} is not what payload and metadata give")
+
+
+# ----------------------------------------------------------------- header
+
+HEADER_MEMBERS = {
+    "format", "deployment", "tenant", "batch", "prev", "first_leaf", "count", "tree_size", "root",
+    "claimed_at", "commit_first", "commit_last", "time_min", "time_max", "key", "bytes", "sha256",
+    "staging", "schema", "runs", "blooms",
+}  # fmt: skip
+RUN_MEMBERS = {"session_id", "first", "last", "hash"}
+BLOOM_MEMBERS = {"sessions", "agents", "types"}
+
+
+def parse_header(data):
+    """The header of a batch as a dictionary, blooms decoded; raises ValueError."""
+    header = parse_json(data.decode())
+    if not isinstance(header, dict) or header.keys() != HEADER_MEMBERS:
+        raise ValueError("a header with other members")
+    counts = ("batch", "first_leaf", "count", "tree_size", "bytes")
+    if (
+        header["format"] != "quipu.batch.v1"
+        or not is_integer(header["schema"], 1, 1)
+        or not is_match(DEPLOYMENT, header["deployment"])
+        or not is_match(TENANT, header["tenant"])
+        or not all(is_integer(header[name], 0, SEQUENCE_MAX) for name in counts)
+        or header["batch"] < 1
+        or header["count"] < 1
+        or not all(is_hex(header[name], 32) for name in ("prev", "root", "sha256"))
+        or any(microseconds(header[name]) is None for name in ("claimed_at", "time_min", "time_max"))
+        or not all(is_match(UUID7, header[name]) for name in ("commit_first", "commit_last"))
+        or not all(isinstance(header[name], str) for name in ("key", "staging"))
+    ):
+        raise ValueError("a header with a malformed member")
+    check_runs(header["runs"], header["count"])
+    blooms = header["blooms"]
+    if not isinstance(blooms, dict) or blooms.keys() != BLOOM_MEMBERS:
+        raise ValueError("a header with other blooms")
+    if not all(isinstance(text, str) for text in blooms.values()):
+        raise ValueError("a header with a malformed bloom")
+    header["blooms"] = {name: decode_base64(text) for name, text in blooms.items()}
+    return header
+
+
+def check_runs(runs, count):
+    if not isinstance(runs, list):
+        raise ValueError("a header whose runs are not a list")
+    sessions = set()
+    for run in runs:
+        if (
+            not isinstance(run, dict)
+            or run.keys() != RUN_MEMBERS
+            or not is_label(run["session_id"], 256)
+            or not is_integer(run["first"], 0, SEQUENCE_MAX)
+            or not is_integer(run["last"], run["first"], SEQUENCE_MAX)
+            or not is_hex(run["hash"], 32)
+        ):
+            raise ValueError("a header with a malformed run")
+        if run["session_id"] in sessions:
+            raise ValueError("a header with two runs of a session")
+        sessions.add(run["session_id"])
+    if sum(run["last"] - run["first"] + 1 for run in runs) != count:
+        raise ValueError("a header whose runs are not as long as its count")
+
+
+def object_key(tenant, number, commit):
+    """The key of a batch's object; the day is that of the commit id (UUID v7)."""
+    milliseconds = uuid.UUID(commit).int >> 80
+    try:
+        day = (EPOCH + datetime.timedelta(milliseconds=milliseconds)).date().isoformat()
+    except OverflowError:
+        raise ValueError("a commit id whose day is past the year 9999") from None
+    return f"events/tenant={tenant}/dt={day}/batch-{number:020}.parquet"
+
+
+def bloom(values):
+    """The filter over a set of distinct values."""
+    data = bytearray(max(8, (10 * len(values) + 7) // 8))
+    for value in values:
+        digest = hashlib.sha256(value.encode()).digest()
+        for at in range(0, 28, 4):
+            bit = int.from_bytes(digest[at : at + 4]) % (8 * len(data))
+            data[bit // 8] |= 1 << bit % 8
+    return bytes(data)
+
+
+# ------------------------------------------------------------------ tiles
+
+TILE_WIDTH = 256
+TILE = re.compile(r"(entries|0|[1-9][0-9]?)/((?:x[0-9]{3}/)*)([0-9]{3})(?:\.p/([1-9][0-9]{0,2}))?")
+
+
+def tile_path(level, index):
+    groups = [f"{index % 1000:03}"]
+    while index := index // 1000:
+        groups.append(f"x{index % 1000:03}")
+    return f"{level}/{'/'.join(reversed(groups))}"
+
+
+def parse_tile_path(path):
+    """Level, index and width of a tile or an entry bundle, or None."""
+    match = TILE.fullmatch(path)
+    if match is None:
+        return None
+    level, index, width = match[1], int(re.sub("[x/]", "", match[2]) + match[3]), match[4]
+    if tile_path(level, index) != path.split(".")[0]:
+        return None
+    if level != "entries" and int(level) > 63 or width is not None and int(width) >= TILE_WIDTH:
+        return None
+    return level, index, TILE_WIDTH if width is None else int(width)
+
+
+class Tiles:
+    """Compares the tiles of a log with its leaves as they come. Of each level it
+    keeps the tile that is not yet full. The first thing wrong is remembered, for
+    the verdict's turn comes only after the batches."""
+
+    def __init__(self, archive, tenant):
+        self.archive = archive
+        self.prefix = f"log/{tenant}/tile/"
+        self.open = {"entries": [0, bytearray()]}  # level -> index, bytes
+        self.problem = None
+
+    def push(self, entry, leaf):
+        self.grow("entries", b"\0\x20" + entry, 34)
+        self.grow("0", leaf, 32)
+
+    def grow(self, level, piece, size):
+        tile = self.open.setdefault(level, [0, bytearray()])
+        tile[1] += piece
+        if len(tile[1]) < TILE_WIDTH * size:
+            return
+        index, data = tile[0], bytes(tile[1])
+        self.compare(level, index, data, size)
+        tile[:] = [index + 1, bytearray()]
+        if level != "entries":
+            tree = Tree()
+            for at in range(0, len(data), 32):
+                tree.push(data[at : at + 32])
+            self.grow(str(int(level) + 1), tree.root(), 32)
+
+    def compare(self, level, index, data, size):
+        """One tile, as wide as it is now, and all narrower ones that are there."""
+        if self.problem is not None:
+            return
+        path = self.prefix + tile_path(level, index)
+        width = len(data) // size
+        whole = path if width == TILE_WIDTH else f"{path}.p/{width}"
+        try:
+            if self.archive.read(whole, len(data)) != data:
+                raise Bad("tile", f"{whole} is not what the leaves give")
+            for name in self.archive.names(f"{path}.p"):
+                if re.fullmatch("[1-9][0-9]{0,2}", name) and int(name) < width:
+                    narrow = data[: int(name) * size]
+                    if self.archive.read(f"{path}.p/{name}", len(narrow)) != narrow:
+                        raise Bad("tile", f"{path}.p/{name} is not what the leaves give")
+        except (Bad, OSError) as problem:
+            self.problem = problem
+
+    def finish(self, size, unfinished):
+        for level, (index, data) in self.open.items():
+            if data:
+                self.compare(level, index, bytes(data), 34 if level == "entries" else 32)
+        if self.problem is not None:
+            raise self.problem
+        if unfinished:
+            return  # what the next batch has left may reach beyond the end
+        for key in self.archive.keys(self.prefix):
+            tile = parse_tile_path(key.removeprefix(self.prefix))
+            if tile is None:
+                continue
+            level, index, width = tile
+            height = 0 if level == "entries" else int(level)
+            if (index * TILE_WIDTH + width) << 8 * height > size:
+                raise Bad("tile", f"{ascii(key)} reaches beyond the end of the log")
+
+
+# ---------------------------------------------------------------- archive
+
+NUMBERED = re.compile(r"([0-9]{20})(\.json|\.sig|)")
+OBJECT = re.compile(r"events/tenant=([a-z0-9-]{1,63})/dt=[0-9]{4}-[0-9]{2}-[0-9]{2}/batch-([0-9]{20})\.parquet")
+
+
+class Directory:
+    """The objects of an archive. Raises OSError where the directory cannot be
+    read; an object that is not there is None."""
+
+    def __init__(self, root):
+        self.root = root
+
+    def path(self, key):
+        return os.path.join(self.root, *key.split("/"))
+
+    def read(self, key, limit=None):
+        """The bytes of an object; one more than the limit if it has more."""
+        try:
+            with open(self.path(key), "rb") as file:
+                return file.read() if limit is None else file.read(limit + 1)
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            return None
+
+    def text(self, key):
+        """A note; raises ValueError if it is none, for whatever reason."""
+        data = self.read(key, NOTE_LIMIT)
+        if data is None:
+            raise ValueError(f"{key} is not there")
+        return data.decode()
+
+    def names(self, folder):
+        try:
+            return sorted(os.listdir(self.path(folder)))
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+
+    def has(self, key):
+        return os.path.isfile(self.path(key))
+
+    def keys(self, prefix):
+        """Every object below a prefix that ends in a slash, sorted."""
+
+        def fail(problem):
+            if not isinstance(problem, (FileNotFoundError, NotADirectoryError)):
+                raise problem
+
+        found = []
+        for folder, _, names in os.walk(self.path(prefix.rstrip("/")), onerror=fail):
+            below = os.path.relpath(folder, self.root).replace(os.sep, "/")
+            found.extend(f"{below}/{name}" for name in names)
+        return sorted(found, key=os.fsencode)
+
+
+def is_archive(path):
+    return any(os.path.isdir(os.path.join(path, name)) for name in ("log", "events"))
+
+
+class Log:
+    """What is known of a tenant's log while its batches are taken."""
+
+    def __init__(self):
+        self.tree = Tree()
+        self.header_hash = ZERO_HASH
+        self.claimed_at = None
+        self.runs = {}  # session -> runs as [first, last, prev_hash, hash]
+        self.roots = {}  # size -> root, where a checkpoint was given
+
+
+class ArchiveVerifier:
+    """Checks an archive in the order of section 8. What it keeps grows with the
+    number of sessions, batches and receipts, never with the number of events."""
+
+    def __init__(self, root, pinned=None, receipts=(), checkpoints=()):
+        self.archive = Directory(root)
+        self.pinned = pinned
+        self.receipts = receipts
+        self.kept = checkpoints
+        self.wanted = {}  # (tenant, session) -> sequences that receipts name
+        for receipt in receipts:
+            if (said := receipt.statement) is not None:
+                self.wanted.setdefault((said.tenant, said.session_id), set()).add(said.sequence)
+        self.sizes = {}  # tenant -> sizes that checkpoints name
+        for kept in checkpoints:
+            if kept.said is not None:
+                self.sizes.setdefault(kept.said.tenant, set()).add(kept.said.size)
+        self.found = {}  # (tenant, session, sequence) -> hash
+        self.deployment = self.chain = None
+        self.receipt_keys = []
+        self.logs = {}
+        self.sessions = self.events = 0
+        self.unfinished = False
+        # The place, for a message.
+        self.tenant = self.batch = self.session_id = self.sequence = None
+
+    def run(self):
+        """The verdict is INVALID by Bad, or the pair of a code and a message of
+        what is missing, or None."""
+        self.take_identity()
+        tenants = [name for name in self.archive.names("log") if is_match(TENANT, name)]
+        tenants = [name for name in tenants if self.archive.keys(f"log/{name}/")]
+        self.check_objects(tenants)
+        for tenant in tenants:
+            self.tenant = tenant
+            self.take_tenant(tenant)
+            self.batch = self.session_id = self.sequence = None
+        self.tenant = None
+        self.check_kept()
+        uncovered = self.check_receipts()
+        if self.pinned is None:
+            return "no_key", "no key was given from outside"
+        if not tenants:
+            return "empty", "no tenant has a log"
+        if self.unfinished:
+            return "unfinished", "the last batch of a tenant is unfinished"
+        if uncovered:
+            return "receipt_not_covered", "the log does not hold the event of a receipt yet"
+        return None
+
+    def take_identity(self):
+        data = self.archive.read("log/_identity.json")
+        try:
+            if data is None:
+                raise ValueError("there is no _identity.json")
+            record = parse_json(data.decode())
+            members = {"format", "deployment", "log_key", "certificates", "rotations"}
+            if not isinstance(record, dict) or record.keys() != members:
+                raise ValueError("an _identity.json with other members")
+            notes = [record["certificates"], record["rotations"]]
+            if (
+                record["format"] != "quipu.identity.v1"
+                or not is_match(DEPLOYMENT, record["deployment"])
+                or not isinstance(record["log_key"], str)
+                or not all(isinstance(item, list) for item in notes)
+                or not all(isinstance(note, str) for item in notes for note in item)
+            ):
+                raise ValueError("an _identity.json with a malformed member")
+            self.deployment = record["deployment"]
+            self.chain = KeyChain(self.deployment)
+            log_key = parse_log_key(record["log_key"], self.deployment)
+            for note in record["rotations"]:
+                self.chain.add_rotation(note)
+            self.chain.close(log_key, self.pinned)
+            for note in record["certificates"]:
+                key = parse_certificate(note, self.deployment, self.chain.keys)
+                if key not in self.receipt_keys:
+                    self.receipt_keys.append(key)
+        except ValueError as problem:
+            raise Bad("key", str(problem)) from None
+
+    def check_objects(self, tenants):
+        """Row 2. A header that has not its syntax names the object of its number;
+        what is wrong with it is told when its turn comes."""
+        for key in self.archive.keys("events/"):
+            match = OBJECT.fullmatch(key)
+            data = None
+            if match is not None and match[1] in tenants:
+                data = self.archive.read(f"log/{match[1]}/batch/{match[2]}.json")
+            try:
+                named = data is not None and parse_header(data)["key"] == key
+            except ValueError:
+                named = True
+            if not named:
+                if match is not None:
+                    self.tenant, self.batch = match[1], int(match[2])
+                raise Bad("object", f"no header names {ascii(key)}")
+
+    def numbered(self, folder, suffix):
+        matches = map(NUMBERED.fullmatch, self.archive.names(folder))
+        return sorted(int(match[1]) for match in matches if match and match[2] == suffix)
+
+    def take_tenant(self, tenant):
+        log = self.logs[tenant] = Log()
+        folder = f"log/{tenant}"
+        numbers = self.numbered(f"{folder}/batch", ".json")
+        signed = self.numbered(f"{folder}/batch", ".sig")
+        for expected, number in enumerate(numbers, 1):
+            if number != expected:
+                self.batch = expected
+                raise Bad("log", "the headers are not numbered from 1 without a gap")
+        if signed and signed[-1] > len(numbers):
+            self.batch = signed[-1]
+            raise Bad("log", "a signature of a header that is not there")
+        end = len(numbers)
+        unfinished = self.is_unfinished(folder, end)
+        if unfinished:
+            self.unfinished = True
+            end -= 1
+        tiles = Tiles(self.archive, tenant)
+        self.note_root(tenant, log)
+        for number in range(1, end + 1):
+            self.batch = number
+            self.take_batch(tenant, log, tiles, number)
+            self.session_id = self.sequence = None
+        self.batch = None
+        tiles.finish(log.tree.size, unfinished)
+        self.check_newest(folder, end, len(numbers))
+        self.check_continuity(log)
+        self.sessions += len(log.runs)
+
+    def is_unfinished(self, folder, last):
+        """Whether the last batch is as a crash leaves it: what is written later is
+        not there, and the newest checkpoint is that of the batch before."""
+        if last == 0:
+            return False
+        signed = self.archive.has(f"{folder}/batch/{last:020}.sig")
+        checked = self.archive.has(f"{folder}/checkpoints/{last:020}")
+        newest = self.archive.read(f"{folder}/checkpoint", NOTE_LIMIT)
+        before = self.archive.read(f"{folder}/checkpoints/{last - 1:020}", NOTE_LIMIT) if last > 1 else None
+        return newest == before and (newest is not None or last == 1) and (signed or not checked)
+
+    def note_root(self, tenant, log):
+        if log.tree.size in self.sizes.get(tenant, ()):
+            log.roots[log.tree.size] = log.tree.root()
+
+    def take_batch(self, tenant, log, tiles, number):
+        place = f"log/{tenant}/batch/{number:020}"
+        data = self.archive.read(f"{place}.json") or b""
+        try:
+            header = parse_header(data)
+            said = [header[name] for name in ("deployment", "tenant", "batch", "first_leaf", "key")]
+            key = object_key(tenant, number, header["commit_last"])
+            if said != [self.deployment, tenant, number, log.tree.size, key]:
+                raise ValueError("a header that is not of its place")
+            if header["tree_size"] != header["first_leaf"] + header["count"]:
+                raise ValueError("a header whose tree size is not first_leaf + count")
+        except ValueError as problem:
+            raise Bad("header", str(problem)) from None
+        if header["prev"] != log.header_hash:
+            raise Bad("log", "prev is not the hash of the header before")
+        log.header_hash = hashlib.sha256(data).hexdigest()
+        holding = self.chain.holding(tenant, header["tree_size"])
+        text = f"quipu.header.v1\n{self.deployment}\n{tenant}\n{number}\n{log.header_hash}\n"
+        try:
+            if open_note(self.archive.text(f"{place}.sig"), [holding])[0] != text:
+                raise ValueError("the signature is of something else")
+        except ValueError as problem:
+            raise Bad("signature", str(problem)) from None
+        with self.map_object(header) as rows:
+            self.take_rows(tenant, log, tiles, header, read_rows(rows))
+        log.claimed_at = microseconds(header["claimed_at"])
+        try:
+            note = self.archive.text(f"log/{tenant}/checkpoints/{number:020}")
+            said = open_held_checkpoint(note, self.chain)
+            expected = (self.deployment, tenant, header["tree_size"], bytes.fromhex(header["root"]))
+            if said != expected:
+                raise ValueError("the checkpoint does not say what the header says")
+        except ValueError as problem:
+            raise Bad("checkpoint", str(problem)) from None
+
+    def map_object(self, header):
+        """The object of a batch, whose bytes are those of the header."""
+        try:
+            with open(self.archive.path(header["key"]), "rb") as file:
+                if os.fstat(file.fileno()).st_size != header["bytes"] or header["bytes"] == 0:
+                    raise Bad("object", "the object has another length")
+                data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            raise Bad("object", "the object is not there") from None
+        if hashlib.sha256(data).hexdigest() != header["sha256"]:
+            raise Bad("object", "the object has another SHA-256")
+        return Mapped(data)
+
+    def take_rows(self, tenant, log, tiles, header, batches):
+        runs = iter(header["runs"])
+        run = next(runs, None)
+        due = run and run["first"]
+        previous = b""
+        ends = []  # the last hash of each run
+        commits, times = [], []
+        agents, types = set(), set()
+        for rows in batches:
+            for row in rows:
+                self.session_id = self.sequence = None
+                if run is None or (row.session_id, row.sequence) != (run["session_id"], due):
+                    raise Bad("header", "a row that is not the next of the header's runs")
+                self.session_id, self.sequence = row.session_id, row.sequence
+                first_of_run = due == run["first"]
+                check_row(row, first_of_run)
+                if first_of_run:
+                    previous = row.prev_hash
+                    if row.sequence == 0 and previous != bytes(32):
+                        raise Bad("prev_hash", "the first event of a session names one before it")
+                    first_hash = previous
+                if row_hash(row, previous, tenant) != row.hash:
+                    raise Bad("hash", "hash is not that of the event")
+                check_derived(row)
+                previous = row.hash
+                if row.sequence in self.wanted.get((tenant, row.session_id), ()):
+                    self.found.setdefault((tenant, row.session_id, row.sequence), row.hash.hex())
+                leaf = leaf_hash(row.hash)
+                log.tree.push(leaf)
+                tiles.push(row.hash, leaf)
+                self.note_root(tenant, log)
+                self.events += 1
+                agents.add(row.agent_id)
+                types.add(row.event_type)
+                due += 1
+                if due > run["last"]:
+                    ends.append(row.hash.hex())
+                    add_run(log.runs.setdefault(row.session_id, []), run, first_hash, row.hash)
+                    run = next(runs, None)
+                    due = run and run["first"]
+            commits.extend(pick(row.commit_id for row in rows))
+            times.extend(pick(row.timestamp_us for row in rows))
+            commits, times = pick(commits), pick(times)
+        self.session_id = self.sequence = None
+        if run is not None:
+            raise Bad("header", "rows of the header's runs are missing")
+        if ends != [run["hash"] for run in header["runs"]]:
+            raise Bad("header", "the hash of a run is not that of its last row")
+        if commits != [header["commit_first"], header["commit_last"]]:
+            raise Bad("header", "commit_first or commit_last is not what the rows give")
+        if times != [microseconds(header["time_min"]), microseconds(header["time_max"])]:
+            raise Bad("header", "time_min or time_max is not what the rows give")
+        distinct = {"sessions": {run["session_id"] for run in header["runs"]}, "agents": agents, "types": types}
+        if header["blooms"] != {name: bloom(values) for name, values in distinct.items()}:
+            raise Bad("header", "a bloom filter is not what the rows give")
+        if log.tree.root().hex() != header["root"]:
+            raise Bad("header", "root is not what the rows give")
+
+    def check_newest(self, folder, end, numbers):
+        """Row 14; `numbers` is how many headers there are, unfinished or not."""
+        checkpoints = self.numbered(f"{folder}/checkpoints", "")
+        if checkpoints and checkpoints[-1] > numbers:
+            self.batch = checkpoints[-1]
+            raise Bad("checkpoint", "a checkpoint of a batch that is not there")
+        newest = self.archive.read(f"{folder}/checkpoint", NOTE_LIMIT)
+        last = self.archive.read(f"{folder}/checkpoints/{end:020}", NOTE_LIMIT) if end else None
+        if newest != last:
+            raise Bad("checkpoint", "`checkpoint` is not the newest checkpoint")
+
+    def check_continuity(self, log):
+        for session_id in sorted(log.runs, key=str.encode):
+            self.session_id = session_id
+            due, previous = 0, bytes(32)
+            for first, last, prev_hash, last_hash in sorted(log.runs[session_id]):
+                self.sequence = first
+                if first != due:
+                    raise Bad("sequence", f"expected sequence {due}")
+                if prev_hash != previous:
+                    raise Bad("prev_hash", "prev_hash is not the hash of the event before")
+                due, previous = last + 1, last_hash
+        self.session_id = self.sequence = None
+
+    def check_kept(self):
+        for kept in self.kept:
+            said = kept.open(self.chain)
+            self.tenant = said.tenant
+            log = self.logs.get(said.tenant)
+            if log is None or log.tree.size < said.size:
+                raise Bad("rollback", f"the log of a checkpoint that was given has no {said.size} leaves")
+            if log.roots[said.size] != said.root:
+                raise Bad("rollback", "a checkpoint that was given has another root")
+            self.tenant = None
+
+    def check_receipts(self):
+        """Whether a receipt is of an event that the archive does not hold yet."""
+        uncovered = False
+        for receipt in self.receipts:
+            self.tenant = self.session_id = self.sequence = None
+            if (said := receipt.statement) is not None:
+                self.tenant, self.session_id, self.sequence = said.tenant, said.session_id, said.sequence
+            if receipt.problem is not None:
+                raise Bad("receipt", receipt.problem)
+            try:
+                text, _ = open_note(receipt.note, self.receipt_keys)
+                said = parse_statement(text, "quipu.receipt.v1")
+            except ValueError as problem:
+                raise Bad("receipt", str(problem)) from None
+            found = self.found.get((said.tenant, said.session_id, said.sequence))
+            if found is not None:
+                if found != said.hash:
+                    raise Bad("receipt", "the log holds another event than the receipt's")
+                continue
+            uncovered = True
+            claimed_at = self.logs[said.tenant].claimed_at if said.tenant in self.logs else None
+            if claimed_at is not None and claimed_at - said.time > DAY:
+                raise Bad("receipt", "the event of a receipt was not archived within 24 hours")
+        self.tenant = self.session_id = self.sequence = None
+        return uncovered
+
+
+class Mapped:
+    """A mapped file, closed when no more rows are read of it."""
+
+    def __init__(self, data):
+        self.data = data
+
+    def __enter__(self):
+        return self.data
+
+    def __exit__(self, *_):
+        try:
+            self.data.close()
+        except BufferError:
+            pass  # a failure still holds the rows; it goes when that does
+
+
+def pick(values):
+    """The lowest and the highest of some values, as a list."""
+    values = list(values)
+    return [min(values), max(values)] if values else []
+
+
+def add_run(runs, run, prev_hash, last_hash):
+    """Adds a run to those of its session, as one with the run that it continues."""
+    if runs and runs[-1][1] + 1 == run["first"] and runs[-1][3] == prev_hash:
+        runs[-1][1], runs[-1][3] = run["last"], last_hash
+    else:
+        runs.append([run["first"], run["last"], prev_hash, last_hash])
+
+
+def verify_archive(path, key_path=None, receipt_paths=(), checkpoint_paths=()):
+    """The verdict on an archive, as the object that --json prints."""
+    pinned, receipts, checkpoints, unreadable = read_inputs(key_path, receipt_paths, checkpoint_paths)
+    verifier = ArchiveVerifier(path, pinned, receipts, checkpoints)
+    verdict, code, message = "VALID", None, None
+    place = dict.fromkeys(("tenant", "batch", "session_id", "sequence"))
+    try:
+        missing = verifier.run()
+        missing = unreadable or missing
+        if missing is not None:
+            verdict = "INCOMPLETE"
+            code, message = missing
+    except Bad as bad:
+        verdict, code, message = "INVALID", bad.code, bad.message
+        place = {name: getattr(verifier, name) for name in place}
+    except (OSError, NeedsPyarrow) as problem:
+        verdict, code, message = "INCOMPLETE", "unreadable", ascii(str(problem))
+    logs = [
+        {"tenant": tenant, "tree_size": log.tree.size, "root": log.tree.root().hex()}
+        for tenant, log in verifier.logs.items()
+    ]
+    return {
+        "verdict": verdict,
+        "code": code,
+        **place,
+        "message": message,
+        "sessions": verifier.sessions,
+        "events": verifier.events,
+        # What is known of a log that is INVALID is nothing to keep.
+        "logs": [] if verdict == "INVALID" or code == "unreadable" else logs,
+    }
+
+
+def describe_archive(result):
+    counts = f"{result['sessions']} sessions, {result['events']} events"
+    if result["verdict"] == "VALID":
+        text = f"VALID {counts}"
+    else:
+        names = ("tenant", "batch", "session_id", "sequence")
+        place = [f"{name} {json.dumps(result[name])}" for name in names if result[name] is not None]
+        where = f" at {', '.join(place)}" if place else ""
+        text = f"{result['verdict']} {result['code']}{where}: {result['message']} ({counts} verified)"
+    logs = [f"\n{log['tenant']}: tree size {log['tree_size']}, root {log['root']}" for log in result["logs"]]
+    return text + "".join(logs)
 
 
 # ---------------------------------------------------------------- vectors
@@ -909,21 +2251,37 @@ class Parser(argparse.ArgumentParser):
 
 
 def main(arguments=None):
-    parser = Parser(description="Verifies a Quipu evidence bundle.", allow_abbrev=False)
-    parser.add_argument("bundle", nargs="?", metavar="BUNDLE")
+    parser = Parser(description="Verifies a Quipu evidence bundle or archive.", allow_abbrev=False)
+    parser.add_argument("path", nargs="?", metavar="BUNDLE or DIRECTORY")
     parser.add_argument("--key", metavar="FILE", help="the log key, known from outside")
     parser.add_argument("--receipt", metavar="FILE", action="append", default=[])
+    parser.add_argument("--checkpoint", metavar="FILE", action="append", default=[])
+    parser.add_argument("--proof", metavar="FILE", help="check a proof for one event")
+    parser.add_argument("--hash", metavar="HEX", help="the hash of that event")
     parser.add_argument("--json", action="store_true", help="print the verdict as JSON")
     parser.add_argument("--vectors", metavar="FILE", help="check a file of test vectors")
     options = parser.parse_args(arguments)
-    if (options.bundle is None) == (options.vectors is None):
-        parser.error("give either a BUNDLE or --vectors")
+    if [options.path, options.proof, options.vectors].count(None) != 2:
+        parser.error("give one of a BUNDLE, a DIRECTORY, --proof or --vectors")
+    if options.path is None and (options.receipt or options.checkpoint):
+        parser.error("--receipt and --checkpoint need a BUNDLE or a DIRECTORY")
+    if (options.proof is None) != (options.hash is None):
+        parser.error("--proof and --hash go together")
     if options.vectors is not None:
-        if options.key is not None or options.receipt or options.json:
+        if options.key is not None or options.json:
             parser.error("--vectors stands alone")
         return check_vectors(options.vectors, print)
-    result = verify(options.bundle, options.key, options.receipt)
-    print(json.dumps(result) if options.json else describe(result))
+    if options.proof is not None:
+        if not is_hex(options.hash, 32):
+            parser.error("--hash is not a hash in hex")
+        result, text = verify_proof(options.proof, options.hash, options.key), describe_proof
+    elif is_archive(options.path):
+        result = verify_archive(options.path, options.key, options.receipt, options.checkpoint)
+        text = describe_archive
+    else:
+        result = verify(options.path, options.key, options.receipt, options.checkpoint)
+        text = describe
+    print(json.dumps(result) if options.json else text(result))
     return {"VALID": 0, "INVALID": 1, "INCOMPLETE": 2}[result["verdict"]]
 
 

@@ -3,6 +3,7 @@
 import base64
 import contextlib
 import copy
+import functools
 import hashlib
 import io
 import json
@@ -59,6 +60,7 @@ LOG = Signer(f"{DEPLOYMENT}/_log", "log")
 RECEIPT = Signer(f"{DEPLOYMENT}/_receipt", "receipt")
 OTHER_LOG = Signer(f"{DEPLOYMENT}/_log", "other log")
 OTHER_RECEIPT = Signer(f"{DEPLOYMENT}/_receipt", "other receipt")
+OLD, OLDER = Signer(LOG.name, "old"), Signer(LOG.name, "older")
 TIME, TIME_TEXT = 1770544800000000, "2026-02-08T10:00:00.000000Z"
 
 
@@ -84,6 +86,78 @@ def receipt(session_id, event, **other):
         "time": TIME_TEXT,
         "note": note,
     }
+
+
+@functools.lru_cache(None)
+def signature(signer, text):
+    return signer.line(text)
+
+
+def note(text, *signers):
+    return f"{text}\n" + "".join(signature(signer, text) for signer in signers)
+
+
+@functools.lru_cache(None)
+def renamed(signer, name):
+    """The same key under another name."""
+    other = copy.copy(signer)
+    other.name = name
+    other.id = hashlib.sha256(name.encode() + b"\n" + signer.data).digest()[:4]
+    other.vkey = f"{name}+{other.id.hex()}+{base64.b64encode(signer.data).decode()}"
+    return other
+
+
+def checkpoint(tenant, size, root, *signers, deployment=DEPLOYMENT):
+    origin = f"{deployment}/{tenant}"
+    text = f"{origin}\n{size}\n{base64.b64encode(root).decode()}\n"
+    return note(text, *(renamed(signer, origin) for signer in signers or [LOG]))
+
+
+def rotation(old, new, *tenants, deployment=DEPLOYMENT, signers=None):
+    lines = ["quipu.rotation.v1", deployment, old.vkey, new.vkey, str(TIME), *tenants]
+    return note("\n".join(lines) + "\n", *([old, new] if signers is None else signers))
+
+
+# ------------------------------------------------------------------- tree
+
+
+def sha(*parts):
+    return hashlib.sha256(b"".join(parts)).digest()
+
+
+def mth(entries):
+    """RFC 6962, section 2.1, as it stands there."""
+    if len(entries) < 2:
+        return sha(b"\0", entries[0]) if entries else sha()
+    k = 1
+    while k * 2 < len(entries):
+        k *= 2
+    return sha(b"\1", mth(entries[:k]), mth(entries[k:]))
+
+
+def path(index, entries):
+    """RFC 6962, section 2.1.1."""
+    if len(entries) == 1:
+        return []
+    k = 1
+    while k * 2 < len(entries):
+        k *= 2
+    if index < k:
+        return [*path(index, entries[:k]), mth(entries[k:])]
+    return [*path(index - k, entries[k:]), mth(entries[:k])]
+
+
+def range_proof(low, high, first, count, entries):
+    """The roots outside of a range of leaves, in the order of section 5."""
+    if high <= first or low >= first + count:
+        return [mth(entries[low:high])]
+    if high - low == 1:
+        return []
+    k = 1
+    while k * 2 < high - low:
+        k *= 2
+    left = range_proof(low, low + k, first, count, entries)
+    return left + range_proof(low + k, high, first, count, entries)
 
 
 # ----------------------------------------------------------------- bundle
@@ -215,7 +289,7 @@ class Case(unittest.TestCase):
             file.write(content if isinstance(content, bytes) else content.encode())
         return path
 
-    def run_verifier(self, content, key=True, receipts=()):
+    def run_verifier(self, content, key=True, receipts=(), kept=()):
         if isinstance(content, list):
             content = b"".join(encode(content) if isinstance(content[0], dict) else content)
         key_path = self.key if key is True else key or None
@@ -223,7 +297,8 @@ class Case(unittest.TestCase):
             self.file(f"receipt{i}", item if isinstance(item, (str, bytes)) else json.dumps(item))
             for i, item in enumerate(receipts)
         ]
-        return q.verify(self.file("bundle", content), key_path, paths)
+        checkpoints = [self.file(f"checkpoint{i}", item) for i, item in enumerate(kept)]
+        return q.verify(self.file("bundle", content), key_path, paths, checkpoints)
 
     def expect(self, code, content, verdict="INVALID", **other):
         place = {name: other.pop(name) for name in ("session_id", "sequence", "line") if name in other}
@@ -764,6 +839,335 @@ class Receipts(Case):
         self.expect("receipt", RECORDS, receipts=[b" " * (q.FILE_LIMIT + 1)])
 
 
+class Logs(Case):
+    """Rotations, checkpoint and proofs of a bundle."""
+
+    # Of the log that the checkpoint is of, the events of the bundle are leaves 5 to 8 and 20, 21.
+    ENTRIES = [sha(b"entry", bytes([number])) for number in range(37)]
+    for at, event in zip((5, 6, 7, 8, 20, 21), A + B):
+        ENTRIES[at] = bytes.fromhex(event["hash"])
+    ROOT = mth(ENTRIES)
+
+    def proof(self, first, count, leaf):
+        hashes = [item.hex() for item in range_proof(0, 37, leaf, count, self.ENTRIES)]
+        return {"kind": "proof", "first": first, "count": count, "leaf": leaf, "hashes": hashes}
+
+    def bundle(self, *proofs, note=None, before=(), of_b=None, **first):
+        """A bundle with these proofs for its first session."""
+        said = {"kind": "checkpoint", "note": note or checkpoint(TENANT, 37, self.ROOT)}
+        records = [first_record(**first), *before, said, *RECORDS[1:HEAD_A], *proofs, *RECORDS[HEAD_A:HEAD_B]]
+        return [*records, *([self.proof(0, 2, 20)] if of_b is None else of_b), *RECORDS[HEAD_B:]]
+
+    def test_valid(self):
+        self.valid(self.bundle())
+        self.valid(self.bundle(self.proof(0, 4, 5)))
+        self.valid(self.bundle(self.proof(0, 1, 5), self.proof(1, 3, 6), of_b=[]))
+        self.valid(self.bundle(self.proof(0, 1, 5), self.proof(3, 1, 8)))
+        self.valid([*RECORDS[:1], {"kind": "checkpoint", "note": checkpoint(TENANT, 37, self.ROOT)}, *RECORDS[1:]])
+
+    def test_proofs(self):
+        good = self.proof(0, 4, 5)
+        place = {"line": 8, "session_id": "run 1", "sequence": None}
+        for bad in (
+            self.proof(0, 4, 4), {**self.proof(0, 3, 5), "count": 4}, self.proof(1, 3, 5), self.proof(0, 5, 5),
+            self.proof(3, 2, 8), self.proof(4, 1, 9), {**self.proof(0, 1, 5), "count": 0}, {**good, "hashes": []},
+            {**good, "hashes": good["hashes"][::-1]}, {**good, "hashes": good["hashes"][:-1]},
+            {**good, "hashes": [*good["hashes"], self.ROOT.hex()]}, {**good, "leaf": 2**63 - 1}, {**good, "leaf": 36},
+            {**good, "first": 2**63 - 1}, {**good, "count": 2**63 - 1},
+            {**good, "count": 0, "leaf": 0, "hashes": [self.ROOT.hex()]},
+        ):  # fmt: skip
+            with self.subTest(bad=bad):
+                self.expect("proof", self.bundle(bad), **place)
+        for two in ((good, good), (self.proof(1, 3, 6), self.proof(0, 1, 5)), (self.proof(0, 2, 5), self.proof(1, 2, 6))):
+            self.expect("proof", self.bundle(*two), line=9, session_id="run 1")
+        for changes in (
+            {"first": -1}, {"first": "0"}, {"count": 1.0}, {"count": None}, {"leaf": True}, {"leaf": 2**63},
+            {"hashes": None}, {"hashes": "ab"}, {"hashes": ["ab"]}, {"hashes": [None]}, {"more": 1},
+            {"hashes": [item.upper() for item in good["hashes"]]},
+        ):  # fmt: skip
+            self.expect("syntax", self.bundle({**good, **changes}), **place)
+        for name in good:
+            self.expect("syntax", self.bundle({n: good[n] for n in good if n != name}), line=8)
+        # The other session's events, and those of an edited bundle, are not the leaves.
+        self.expect("proof", self.bundle(of_b=[self.proof(0, 2, 5)]), session_id="lauf \u00fc")
+        self.expect("proof", [*RECORDS[:HEAD_A], good, *RECORDS[HEAD_A:]], line=7)
+
+    def test_all_ranges_of_many_trees(self):
+        events = make_session("s", 9)
+        for before, after in ((0, 0), (1, 0), (3, 5), (7, 0), (0, 56)):
+            entries = [bytes.fromhex(event["hash"]) for event in events]
+            entries = [sha(b"b", bytes([n])) for n in range(before)] + entries + [sha(b"a", bytes([n])) for n in range(after)]
+            said = {"kind": "checkpoint", "note": checkpoint(TENANT, len(entries), mth(entries))}
+            for split in range(1, 9):
+                proofs = [
+                    {
+                        "kind": "proof",
+                        "first": first,
+                        "count": count,
+                        "leaf": before + first,
+                        "hashes": [h.hex() for h in range_proof(0, len(entries), before + first, count, entries)],
+                    }
+                    for first, count in ((0, split), (split, 9 - split))
+                ]
+                start = [first_record(), said, {"kind": "session", "session_id": "s"}]
+                end = [head("s", events[-1]), {"kind": "end", "sessions": 1, "events": 9}]
+                self.valid([*start, *events, *proofs, *end])
+
+    def test_order(self):
+        good = self.bundle(self.proof(0, 4, 5))
+        said, proof = good[1], good[7]
+        for at, record, line in (
+            (2, said, 3), (3, said, 4), (8, said, 9), (9, said, 10), (len(good) - 1, said, len(good)),
+            (1, proof, 2), (2, proof, 3), (3, proof, 4), (9, proof, 10), (10, proof, 11),
+            (0, said, 1), (0, proof, 1), (8, A[0], 9),
+        ):  # fmt: skip
+            with self.subTest(at=at, kind=record["kind"]):
+                self.expect("syntax", good[:at] + [record] + good[at:], line=line)
+        # A session, the end or an event where the head is due.
+        self.expect("syntax", [*good[:8], *good[9:]], line=9)
+        self.expect("syntax", [*good[:8], good[-1]], line=9)
+
+    def test_checkpoint(self):
+        def changed(tenant=TENANT, size=37, root=self.ROOT, *signers, **other):
+            return checkpoint(tenant, size, root, *signers, **other)
+
+        text = changed().split("\n\n")[0] + "\n"
+        mine = renamed(LOG, f"{DEPLOYMENT}/{TENANT}")
+        for bad in (
+            "", "x", text, changed("other"), changed(TENANT, 37, self.ROOT, OTHER_LOG),
+            changed(TENANT, 37, self.ROOT, RECEIPT), changed(deployment="other"), note(text, LOG), changed() + "x",
+            note(text + "more\n", mine), note(text.replace("37", "037"), mine), note(text.replace("37", "-1"), mine),
+            note(text.replace("37", "1e1"), mine), note(text[:-3] + "\n", mine), note("x\n" + text, mine),
+            note(text.replace("\n37", " \n37"), mine), changed(root=bytes(31)), changed().replace("37", "38"),
+            changed() + mine.line("other\n"), note(text.replace(f"/{TENANT}", ""), renamed(LOG, DEPLOYMENT)),
+        ):  # fmt: skip
+            with self.subTest(bad=bad):
+                self.expect("checkpoint", self.bundle(note=bad or "\n"), line=2, session_id=None)
+        self.expect("syntax", [*RECORDS[:1], {"kind": "checkpoint", "note": None}, *RECORDS[1:]], line=2)
+        self.valid(self.bundle(note=changed() + OTHER_LOG.line("passed over\n")))
+        self.expect("proof", self.bundle(self.proof(0, 4, 5), note=changed(root=bytes(32)), of_b=[]), line=8)
+        self.expect("proof", self.bundle(self.proof(0, 4, 5), note=changed(size=31), of_b=[]), line=8)
+
+    def test_rotations(self):
+        def records(*notes):
+            return [{"kind": "rotation", "note": item} for item in notes]
+
+        one, two = rotation(OLDER, OLD, "acme 5"), rotation(OLD, LOG, "acme 36")
+        for key in (LOG, OLD, OLDER):
+            pin = self.file("pin", key.vkey)
+            self.valid(self.bundle(before=records(one, two)), key=pin)
+            self.valid(self.bundle(before=records(one, two), certificates=[certificate(key)]), key=pin)
+        self.valid(self.bundle(before=records(one, two), certificates=[certificate(OLD), certificate(OLDER)]))
+        self.incomplete("no_key", self.bundle(before=records(one, two)), key=None)
+        self.expect("key", self.bundle(before=records(one, two)), key=self.file("pin", OTHER_LOG.vkey), line=1)
+        self.expect("key", self.bundle(before=records(two)), key=self.file("pin", OLDER.vkey), line=1)
+        self.expect("key", self.bundle(before=records(one, two), certificates=[certificate(OTHER_LOG)]), line=1)
+        self.expect("key", self.bundle(before=records(one)), key=None, line=1)
+        self.expect("key", self.bundle(before=records(two, one)), line=3)
+        self.expect("key", self.bundle(before=records(two, two)), line=3)
+        self.expect("key", self.bundle(before=records(one, rotation(OLD, LOG, "acme 4"))), line=3)
+        for bad in ("x", rotation(OLD, LOG, signers=[LOG]), rotation(OLD, LOG, "acme 0x"), one + "\n"):
+            self.expect("key", self.bundle(before=records(bad)), line=2)
+        self.expect("syntax", self.bundle(before=[{"kind": "rotation", "note": 1}]), line=2)
+        self.expect("syntax", self.bundle(before=[{"kind": "rotation"}]), line=2)
+        # The checkpoint is signed by the key that held at its size.
+        said = [checkpoint(TENANT, 37, self.ROOT, key) for key in (OLDER, OLD, LOG)]
+        for end, good in ((36, 2), (37, 1), (38, 1)):
+            chain = records(one, rotation(OLD, LOG, f"acme {end}"))
+            for number, text in enumerate(said):
+                content = self.bundle(before=chain, note=text)
+                self.valid(content) if number == good else self.expect("checkpoint", content, line=4)
+        self.expect("checkpoint", self.bundle(before=records(rotation(OLD, LOG)), note=said[1]), line=3)
+        self.valid(self.bundle(before=records(rotation(OLD, LOG))))
+        # Only right after the first line.
+        good = self.bundle(before=records(two))
+        for at in (3, 4, 5, 8, len(good) - 1):
+            self.expect("syntax", good[:at] + records(two) + good[at:], line=at + 1)
+        self.expect("syntax", records(two) + good, line=1)
+
+    def test_the_first_line_is_held_against_the_keys_before_the_next_line(self):
+        bad = first_record(certificates=[certificate(OTHER_LOG)])
+        for after in (b"x\n", b"{}\n", b"", LINES[1][:-1], LINES[END]):
+            content = encode([bad])[0] + after
+            if after:
+                self.expect("key", content, line=1)
+            else:
+                self.expect("truncated", content, line=2)
+
+    def test_rollback(self):
+        same, root = checkpoint(TENANT, 37, self.ROOT), bytes(32)
+        content = self.bundle()
+        self.valid(content, kept=[same, same])
+        self.valid(self.bundle(note=same + OTHER_LOG.line("a witness\n")), kept=[same])
+        for bad in (
+            checkpoint(TENANT, 37, root), checkpoint(TENANT, 37, self.ROOT, OTHER_LOG), "", b"\xff", "x",
+            b"x" * 1000001, checkpoint("other", 37, root, OTHER_LOG), checkpoint(TENANT, 36, root, RECEIPT),
+            checkpoint(TENANT, 37, self.ROOT, deployment="other"), note(same.split("\n\n")[0] + "\n", LOG),
+        ):  # fmt: skip
+            with self.subTest(bad=bad[:80]):
+                self.expect("rollback", content, kept=[same, bad], line=None, session_id=None)
+                self.expect("rollback", content, kept=[bad], key=None)
+        for other in (checkpoint(TENANT, 36, root), checkpoint(TENANT, 38, root), checkpoint("other", 37, root)):
+            self.incomplete("checkpoint_not_covered", content, kept=[same, other])
+            self.incomplete("no_key", content, kept=[other], key=None)
+            self.expect("rollback", content, kept=[other, checkpoint(TENANT, 37, root)])
+        self.incomplete("checkpoint_not_covered", RECORDS, kept=[same])
+        self.expect("rollback", RECORDS, kept=["x"])
+        absent = receipt("absent", A[0])
+        self.incomplete("checkpoint_not_covered", RECORDS, kept=[same], receipts=[absent])
+        wrong = receipt("run 1", {"sequence": 1, "hash": "12" * 32})
+        self.expect("receipt", RECORDS, kept=[same], receipts=[wrong])
+        self.expect("rollback", RECORDS, kept=["x"], receipts=[wrong])
+        self.expect("hash", self.edited(3, severity="warn"), kept=["x"])
+        # Any key of the chain may have signed what was kept.
+        turned = self.bundle(before=[{"kind": "rotation", "note": rotation(OLD, LOG, "acme 1")}])
+        self.valid(turned, kept=[checkpoint(TENANT, 37, self.ROOT, OLD)])
+        self.expect("rollback", turned, kept=[checkpoint(TENANT, 37, self.ROOT, OLDER)])
+        result = q.verify(self.file("good", b"".join(LINES)), self.key, [], [os.path.join(self.directory, "none")])
+        self.assertEqual((result["verdict"], result["code"]), ("INCOMPLETE", "unreadable"))
+
+
+class Proofs(Case):
+    ENTRIES = Logs.ENTRIES
+
+    def text(self, index=5, size=37, extra="", note=None, first="c2sp.org/tlog-proof@v1"):
+        hashes = [base64.b64encode(item).decode() + "\n" for item in path(index, self.ENTRIES[:size])]
+        note = note or checkpoint(TENANT, size, mth(self.ENTRIES[:size]))
+        return f"{first}\n{extra}index {index}\n{''.join(hashes)}\n{note}"
+
+    def check(self, verdict, code, text, index=5, key=LOG):
+        pin = self.file("pin", key.vkey) if key else None
+        result = q.verify_proof(self.file("proof", text), self.ENTRIES[index].hex(), pin)
+        self.assertEqual((result["verdict"], result["code"]), (verdict, code), result)
+        self.assertTrue(q.describe_proof(result).startswith(verdict))
+        return result
+
+    def test_every_leaf(self):
+        for size in (1, 2, 3, 8, 37):
+            for index in range(size):
+                result = self.check("VALID", None, self.text(index, size), index)
+                self.assertEqual((result["tenant"], result["index"], result["tree_size"]), (TENANT, index, size))
+
+    def test_extra_and_witnesses(self):
+        self.check("VALID", None, self.text(extra="extra AAEC\n"))
+        self.check("VALID", None, self.text(extra="extra \n"))
+        self.check("VALID", None, self.text() + OTHER_LOG.line("a witness\n"))
+
+    def test_bad(self):
+        good = self.text()
+        lines = good.split("\n")
+        for bad in (
+            "", "x", good.replace("@v1", "@v2"), good.replace("index 5", "index 4"), good.replace("index 5", "index 05"),
+            good.replace("index 5", "index -5"), good.replace("index 5", "index 37"), good.replace("index 5", "Index 5"),
+            good.replace("index 5\n", ""), "\n".join(lines[:2] + lines[3:]), "\n".join([*lines[:3], *lines[2:]]),
+            good.replace("\n", "\r\n"), " " + good, "\n" + good, good.replace(lines[2], lines[2][:-1]),
+            good.replace(lines[2], lines[2][:-4]), good.replace(lines[2], lines[3]),
+            self.text(extra="extra x\n"), self.text(extra="extra AAEC\nextra AAEC\n"), self.text(extra="more AAEC\n"),
+            self.text(6), b"\xff", b"x" * (q.FILE_LIMIT + 1),
+        ):  # fmt: skip
+            with self.subTest(bad=bad[:60]):
+                self.check("INVALID", "proof", bad)
+        self.check("INVALID", "proof", good, index=6)
+        for note in (
+            checkpoint(TENANT, 37, Logs.ROOT, OLD), checkpoint(TENANT, 37, Logs.ROOT, deployment="other"),
+            checkpoint(TENANT, 37, Logs.ROOT)[:-1], checkpoint(TENANT, 37, Logs.ROOT).split("\n\n")[0], "x",
+        ):  # fmt: skip
+            self.check("INVALID", "checkpoint", self.text(note=note))
+        self.check("INVALID", "checkpoint", good, key=RECEIPT)
+        self.check("INVALID", "proof", self.text(note=checkpoint(TENANT, 31, Logs.ROOT)))
+        self.check("INVALID", "proof", self.text(note=checkpoint(TENANT, 37, bytes(32))))
+
+    def test_incomplete(self):
+        good = self.text()
+        self.check("INCOMPLETE", "no_key", good, key=None)
+        self.check("INVALID", "proof", good, key=None, index=6)
+        digest = self.ENTRIES[5].hex()
+        for proof, key in ((os.path.join(self.directory, "none"), self.key), (self.file("proof", good), self.directory)):
+            result = q.verify_proof(proof, digest, key)
+            self.assertEqual((result["verdict"], result["code"]), ("INCOMPLETE", "unreadable"))
+
+    def test_command_line(self):
+        proof, digest = self.file("proof", self.text()), self.ENTRIES[5].hex()
+        arguments = ["--proof", proof, "--key", self.key, "--hash"]
+        for value, status, start in ((digest, 0, "VALID leaf 5 of acme, tree size 37"), ("00" * 32, 1, "INVALID proof")):
+            with contextlib.redirect_stdout(io.StringIO()) as out:
+                self.assertEqual(q.main([*arguments, value]), status)
+            self.assertTrue(out.getvalue().startswith(start), out.getvalue())
+        with contextlib.redirect_stdout(io.StringIO()) as out:
+            self.assertEqual(q.main([*arguments, digest, "--json"]), 0)
+        self.assertEqual(json.loads(out.getvalue())["root"], Logs.ROOT.hex())
+        bundle = self.file("bundle", b"".join(LINES))
+        for wrong in (
+            ["--proof", proof], ["--hash", digest], [*arguments, "x"], [*arguments, digest, bundle],
+            [*arguments, digest, "--receipt", proof], [bundle, "--hash", digest], [*arguments, digest, "--checkpoint", "x"],
+            ["--vectors", proof, "--checkpoint", proof], ["--vectors", proof, "--proof", proof, "--hash", digest],
+        ):  # fmt: skip
+            with contextlib.redirect_stderr(io.StringIO()), self.assertRaises(SystemExit) as stop:
+                q.main(wrong)
+            self.assertEqual(stop.exception.code, 64, wrong)
+
+
+class Trees(unittest.TestCase):
+    ENTRIES = [sha(bytes([number])) for number in range(70)]
+
+    def test_roots(self):
+        tree = q.Tree()
+        for size in range(71):
+            self.assertEqual(tree.root(), mth(self.ENTRIES[:size]))
+            if size < 70:
+                tree.push(q.leaf_hash(self.ENTRIES[size]))
+
+    def test_ranges(self):
+        mth_of = functools.lru_cache(None)(lambda low, high: mth(self.ENTRIES[low:high]))
+
+        def proof(low, high, first, count):
+            if high <= first or low >= first + count:
+                return [mth_of(low, high)]
+            if high - low == 1:
+                return []
+            k = 1 << (high - low - 1).bit_length() - 1
+            return proof(low, low + k, first, count) + proof(low + k, high, first, count)
+
+        self.assertEqual(proof(0, 70, 3, 9), range_proof(0, 70, 3, 9, self.ENTRIES))
+        sizes = [*range(1, 20), 31, 32, 33, 63, 64, 65, 70]
+        for size in sizes:
+            root = mth_of(0, size)
+            for first in range(size):
+                for count in range(1, size - first + 1):
+                    hashes = proof(0, size, first, count)
+                    entry = lambda index: self.ENTRIES[first + index]  # noqa: B023, E731
+                    self.assertTrue(q.verify_range(first, count, entry, size, hashes, root))
+                    if (first + count + size) % 7:
+                        continue
+                    self.assertFalse(q.verify_range(first, count, entry, size, [*hashes, root], root))
+                    for at in range(len(hashes)):
+                        short = hashes[:at] + hashes[at + 1 :]
+                        self.assertFalse(q.verify_range(first, count, entry, size, short, root))
+                        other = [*hashes[:at], bytes(32), *hashes[at + 1 :]]
+                        self.assertFalse(q.verify_range(first, count, entry, size, other, root))
+                    wrong = lambda index: self.ENTRIES[first + index + 1 - 2 * (first + index == 69)]  # noqa: B023, E731
+                    self.assertFalse(q.verify_range(first, count, wrong, size, hashes, root))
+        entry = self.ENTRIES.__getitem__
+        self.assertFalse(q.verify_range(0, 0, entry, 5, [mth_of(0, 5)], mth_of(0, 5)))
+        self.assertFalse(q.verify_range(4, 2, lambda i: self.ENTRIES[4 + i], 5, [mth_of(0, 4)], mth_of(0, 5)))
+        self.assertFalse(q.verify_range(0, 1, entry, 0, [], mth([])))
+
+    def test_inclusion(self):
+        for size in range(1, 71):
+            root = mth(self.ENTRIES[:size])
+            for index in range(size):
+                hashes = path(index, self.ENTRIES[:size])
+                leaf = q.leaf_hash(self.ENTRIES[index])
+                self.assertTrue(q.verify_inclusion(leaf, index, size, hashes, root))
+                self.assertFalse(q.verify_inclusion(leaf, index, size, [*hashes, root], root))
+                self.assertFalse(q.verify_inclusion(leaf, index, size, hashes[:-1], root) and size > 1)
+                self.assertFalse(q.verify_inclusion(leaf, index + size, size, hashes, root))
+                self.assertFalse(q.verify_inclusion(q.leaf_hash(bytes(32)), index, size, hashes, root))
+                for other in range(size):
+                    if other != index:
+                        self.assertFalse(q.verify_inclusion(leaf, other, size, hashes, root))
+
+
 class Json(unittest.TestCase):
     GOOD = (
         "0", "-0", "-1", "1.0", "1e5", "1E+05", "-0.0e-0", "1" * 10000, "true", "false", "null", '""',
@@ -1018,6 +1422,42 @@ class Vectors(Case):
             self.assertEqual(self.check(text)[0], 1)
         self.assertEqual(q.check_vectors(os.path.join(self.directory, "none"), str), 2)
 
+
+class Published(Case):
+    """The vectors in docs/vectors, which the other verifier made."""
+
+    FOLDER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "docs", "vectors")
+
+    def read(self, name):
+        with open(os.path.join(self.FOLDER, name), "rb") as file:
+            return file.read()
+
+    def test_vectors(self):
+        out = []
+        self.assertEqual(q.check_vectors(os.path.join(self.FOLDER, "vectors.json"), out.append), 0, out)
+
+    def test_whole_bundles(self):
+        names = {name for name in os.listdir(self.FOLDER) if name.startswith("bundle-")}
+        bundles = [name for name in names if name.endswith(".ndjson")]
+        self.assertGreater(len(bundles), 1)
+        for name in bundles:
+            key = self.file("pin", self.read(name.replace(".ndjson", ".key")))
+            more = name.replace(".ndjson", ".receipts.json")
+            self.valid(self.read(name), key=key, receipts=[self.read(more)] if more in names else [])
+
+    def test_bundles(self):
+        published = json.loads(self.read("bundles.json"))
+        self.assertEqual(published["format"], "quipu.bundle-vectors.v1")
+        self.assertGreater(len(published["cases"]), 50)
+        for case in published["cases"]:
+            with self.subTest(case["name"]):
+                lines = [published["lines"][line] if isinstance(line, int) else line for line in case["lines"]]
+                key = self.file("pin", case["key"]) if case["key"] else None
+                self.expect(
+                    case["code"], "".join(lines).encode(), case["verdict"], key=key,
+                    receipts=case["receipts"], kept=case["checkpoints"],
+                    line=case["line"], session_id=case["session_id"], sequence=case["sequence"],
+                )  # fmt: skip
 
 if __name__ == "__main__":
     unittest.main()

@@ -31,8 +31,14 @@ pub enum Record<'a> {
     Session(SessionId),
     /// An event.
     Event(Box<EventRecord<'a>>),
+    /// Says where events of the session are in the log.
+    Proof(ProofRecord),
     /// Ends a session: its signed head.
     Head(Cow<'a, str>),
+    /// The log key that comes after the ones before: a note.
+    Rotation(Cow<'a, str>),
+    /// What the proofs are held against: a note.
+    Checkpoint(Cow<'a, str>),
     /// The last one.
     End {
         /// How many sessions the bundle holds.
@@ -49,7 +55,10 @@ impl Record<'_> {
             Self::Bundle(_) => "bundle",
             Self::Session(_) => "session",
             Self::Event(_) => "event",
+            Self::Proof(_) => "proof",
             Self::Head(_) => "head",
+            Self::Rotation(_) => "rotation",
+            Self::Checkpoint(_) => "checkpoint",
             Self::End { .. } => "end",
         }
     }
@@ -68,6 +77,20 @@ pub struct BundleRecord<'a> {
     pub log_key: Cow<'a, str>,
     /// Notes; at least one.
     pub certificates: Vec<Cow<'a, str>>,
+}
+
+/// That the `count` events from sequence `first` on are the leaves from index `leaf` on in the tree of the bundle's
+/// checkpoint. Nothing of it is checked yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProofRecord {
+    /// Sequence of the first event.
+    pub first: Seq,
+    /// How many events.
+    pub count: u64,
+    /// Index of the first event's leaf.
+    pub leaf: u64,
+    /// Roots of what stands beside them, in the order in which they are needed.
+    pub hashes: Vec<[u8; 32]>,
 }
 
 /// An event as it stands on its line.
@@ -128,8 +151,12 @@ enum Of {
     Bundle,
     Session,
     Event,
-    Head,
+    Proof,
     End,
+    // Their one member is the same, so they count as one; see `Of::counted`.
+    Head,
+    Rotation,
+    Checkpoint,
 }
 
 impl Of {
@@ -138,10 +165,21 @@ impl Of {
             "bundle" => Self::Bundle,
             "session" => Self::Session,
             "event" => Self::Event,
+            "proof" => Self::Proof,
             "head" => Self::Head,
+            "rotation" => Self::Rotation,
+            "checkpoint" => Self::Checkpoint,
             "end" => Self::End,
             _ => return None,
         })
+    }
+
+    /// Under which its members are counted.
+    const fn counted(self) -> Self {
+        match self {
+            Self::Rotation | Self::Checkpoint => Self::Head,
+            other => other,
+        }
     }
 
     /// Its members, `kind` aside.
@@ -169,7 +207,8 @@ impl Of {
                 "prev_hash",
                 "hash",
             ],
-            Self::Head => &["note"],
+            Self::Proof => &["first", "count", "leaf", "hashes"],
+            Self::Head | Self::Rotation | Self::Checkpoint => &["note"],
             Self::End => &["sessions", "events"],
         }
     }
@@ -180,7 +219,7 @@ impl Of {
 struct Slots<'a> {
     kind: Option<Cow<'a, str>>,
     /// Members seen, by [`Of`]. None comes twice, so the number says whether all are there.
-    counts: [usize; 5],
+    counts: [usize; 6],
     format: Cow<'a, str>,
     deployment: Cow<'a, str>,
     tenant: Option<TenantId>,
@@ -205,6 +244,10 @@ struct Slots<'a> {
     content_digest: Option<[u8; 32]>,
     prev_hash: Option<[u8; 32]>,
     hash: Option<[u8; 32]>,
+    first: Option<Seq>,
+    count: u64,
+    leaf: u64,
+    hashes: Vec<[u8; 32]>,
     note: Cow<'a, str>,
     sessions: u64,
     events: u64,
@@ -225,7 +268,7 @@ pub fn parse(line: &str) -> Result<Record<'_>, RecordError> {
     let kind = slots.kind.take().ok_or_else(|| RecordError("expected a member \"kind\"".to_owned()))?;
     let of = Of::parse(&kind).ok_or_else(|| RecordError(format!("unknown kind {kind:?}")))?;
     let all: usize = slots.counts.iter().sum();
-    if slots.counts[of as usize] != of.members().len() || all != of.members().len() {
+    if slots.counts[of.counted() as usize] != of.members().len() || all != of.members().len() {
         return Err(wrong_members(line, &kind, of));
     }
     slots.finish(of).ok_or_else(|| RecordError(format!("a member of the {kind} record is missing")))?
@@ -266,6 +309,10 @@ impl<'a> Slots<'a> {
                 self.session_id = Some(text(r, SessionId::parse)?);
                 Of::Session
             }
+            "first" | "count" | "leaf" | "hashes" => {
+                self.read_proof(r, name)?;
+                Of::Proof
+            }
             "note" => {
                 self.note = r.string()?;
                 Of::Head
@@ -296,6 +343,19 @@ impl<'a> Slots<'a> {
             "log_key" => self.log_key = r.string()?,
             _ => r.array(|r, _| {
                 self.certificates.push(r.string()?);
+                Ok(())
+            })?,
+        }
+        Ok(())
+    }
+
+    fn read_proof(&mut self, r: &mut Reader<'a>, name: &str) -> Result<(), JsonError> {
+        match name {
+            "first" => self.first = Some(sequence(r)?),
+            "count" => self.count = sequence(r)?.get(),
+            "leaf" => self.leaf = sequence(r)?.get(),
+            _ => r.array(|r, _| {
+                self.hashes.push(hex(r)?);
                 Ok(())
             })?,
         }
@@ -352,7 +412,15 @@ impl<'a> Slots<'a> {
             Of::Bundle => self.bundle_record()?,
             Of::Session => Ok(Record::Session(self.session_id?)),
             Of::Event => self.event_record()?,
+            Of::Proof => Ok(Record::Proof(ProofRecord {
+                first: self.first?,
+                count: self.count,
+                leaf: self.leaf,
+                hashes: self.hashes,
+            })),
             Of::Head => Ok(Record::Head(self.note)),
+            Of::Rotation => Ok(Record::Rotation(self.note)),
+            Of::Checkpoint => Ok(Record::Checkpoint(self.note)),
             Of::End => Ok(Record::End { sessions: self.sessions, events: self.events }),
         })
     }

@@ -42,6 +42,29 @@ proptest! {
     }
 
     #[test]
+    fn a_proof_comes_back(first in 0u64..1 << 63, count: u32, hashes: Vec<[u8; 32]>) {
+        let proof = ProofRecord { first: Seq::new(first).unwrap(), count: count.into(), leaf: first / 2, hashes };
+        let mut line = String::new();
+        push_proof(&mut line, &proof);
+        prop_assert_eq!(line.pop(), Some('\n'));
+        prop_assert_eq!(parse(&line), Ok(Record::Proof(proof)));
+    }
+
+    #[test]
+    fn a_note_comes_back(note in "(\\PC|\n){0,40}") {
+        for push in [push_rotation, push_checkpoint, push_head] {
+            let mut line = String::new();
+            push(&mut line, &note);
+            prop_assert_eq!(line.pop(), Some('\n'));
+            let read = match parse(&line).unwrap() {
+                Record::Rotation(read) | Record::Checkpoint(read) | Record::Head(read) => read.into_owned(),
+                other => panic!("{other:?}"),
+            };
+            prop_assert_eq!(&read, &note);
+        }
+    }
+
+    #[test]
     fn no_line_panics(line in "\\{(\"(kind|event|head|note|end|salt)\"|[:,\\[\\]0-9]|null){0,12}\\}") {
         let _ = parse(&line);
     }

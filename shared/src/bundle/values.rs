@@ -6,7 +6,7 @@ use crate::ids::{self, EventId, Seq};
 use crate::json::{JsonError, Kind, Reader};
 use crate::time::Micros;
 
-pub(super) fn text<'a, T, E: std::fmt::Display>(
+pub(crate) fn text<'a, T, E: std::fmt::Display>(
     r: &mut Reader<'a>,
     parse: impl FnOnce(Cow<'a, str>) -> Result<T, E>,
 ) -> Result<T, JsonError> {
@@ -14,12 +14,12 @@ pub(super) fn text<'a, T, E: std::fmt::Display>(
     parse(text).map_err(|e| r.refuse(e))
 }
 
-pub(super) fn sequence(r: &mut Reader<'_>) -> Result<Seq, JsonError> {
+pub(crate) fn sequence(r: &mut Reader<'_>) -> Result<Seq, JsonError> {
     Seq::new(r.unsigned()?).ok_or_else(|| r.refuse("expected at most 9223372036854775807"))
 }
 
 /// A time in its one spelling.
-pub(super) fn time(r: &mut Reader<'_>) -> Result<Micros, JsonError> {
+pub(crate) fn time(r: &mut Reader<'_>) -> Result<Micros, JsonError> {
     const EXPECTED: &str = "expected a time like 2026-02-08T10:00:00.000000Z";
     let text = r.string()?;
     let time = Micros::parse(&text).map_err(|_| r.refuse(EXPECTED))?;
@@ -27,22 +27,22 @@ pub(super) fn time(r: &mut Reader<'_>) -> Result<Micros, JsonError> {
 }
 
 /// A UUID v7 in its one spelling.
-pub(super) fn event_id(r: &mut Reader<'_>) -> Result<EventId, JsonError> {
+pub(crate) fn event_id(r: &mut Reader<'_>) -> Result<EventId, JsonError> {
     const EXPECTED: &str = "expected a UUID of version 7, hyphenated, lower case";
     let text = r.string()?;
     let id = EventId::parse(&text).map_err(|_| r.refuse(EXPECTED))?;
     if id.encode(&mut [0; 36]) == text { Ok(id) } else { Err(r.refuse(EXPECTED)) }
 }
 
-pub(super) fn hex<const N: usize>(r: &mut Reader<'_>) -> Result<[u8; N], JsonError> {
+pub(crate) fn hex<const N: usize>(r: &mut Reader<'_>) -> Result<[u8; N], JsonError> {
     let text = r.string()?;
     ids::decode_hex(&text).ok_or_else(|| r.refuse(format_args!("expected {} lower-case hex digits", N * 2)))
 }
 
-pub(super) fn optional<'a>(r: &mut Reader<'a>) -> Result<Option<Cow<'a, str>>, JsonError> {
+pub(crate) fn optional<'a>(r: &mut Reader<'a>) -> Result<Option<Cow<'a, str>>, JsonError> {
     if r.kind()? == Kind::Null { r.skip().map(|()| None) } else { r.string().map(Some) }
 }
 
-pub(super) fn optional_hex<const N: usize>(r: &mut Reader<'_>) -> Result<Option<[u8; N]>, JsonError> {
+pub(crate) fn optional_hex<const N: usize>(r: &mut Reader<'_>) -> Result<Option<[u8; N]>, JsonError> {
     if r.kind()? == Kind::Null { r.skip().map(|()| None) } else { hex(r).map(Some) }
 }

@@ -1,5 +1,6 @@
 //! Lines out.
 
+use super::ProofRecord;
 use crate::event::{Content, EventRef};
 use crate::ids::{self, SessionId, TenantId};
 use crate::note::VerifierKey;
@@ -84,9 +85,42 @@ pub fn push_event(out: &mut String, event: &EventRef<'_>) {
     out.push_str("}\n");
 }
 
+/// Appends the line of a rotation of the log key. They follow the first line, oldest first.
+pub fn push_rotation(out: &mut String, note: &str) {
+    push_note(out, "rotation", note);
+}
+
+/// Appends the line of the checkpoint that the proofs are held against. It stands before the first session.
+pub fn push_checkpoint(out: &mut String, note: &str) {
+    push_note(out, "checkpoint", note);
+}
+
+/// Appends the line that says where events are in the log. It stands after the session's last event.
+pub fn push_proof(out: &mut String, proof: &ProofRecord) {
+    out.push_str(r#"{"kind":"proof","first":"#);
+    push_number(out, proof.first.get());
+    out.push_str(r#","count":"#);
+    push_number(out, proof.count);
+    out.push_str(r#","leaf":"#);
+    push_number(out, proof.leaf);
+    out.push_str(r#","hashes":["#);
+    for (index, hash) in proof.hashes.iter().enumerate() {
+        out.push_str(if index > 0 { ",\"" } else { "\"" });
+        push_hex(out, hash);
+        out.push('"');
+    }
+    out.push_str("]}\n");
+}
+
 /// Appends the line that ends a session: its signed head.
 pub fn push_head(out: &mut String, note: &str) {
-    out.push_str(r#"{"kind":"head","note":"#);
+    push_note(out, "head", note);
+}
+
+fn push_note(out: &mut String, kind: &str, note: &str) {
+    out.push_str(r#"{"kind":""#);
+    out.push_str(kind);
+    out.push_str(r#"","note":"#);
     push_string(out, note);
     out.push_str("}\n");
 }

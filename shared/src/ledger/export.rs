@@ -9,6 +9,10 @@ use std::sync::Arc;
 
 use crate::bundle;
 use crate::ids::{Seq, SessionId, TenantId};
+use crate::log::checkpoint::Checkpoint;
+use crate::log::header::BatchHeader;
+use crate::log::{LogError, LogReader};
+use crate::note::unverified_text;
 use crate::segment::{Head, SegmentMeta, SegmentReader};
 use crate::statement::{Says, Standing};
 use crate::store::{Order, StoreError};
@@ -34,6 +38,10 @@ pub struct Export {
     stage: Stage,
     session_count: u64,
     event_count: u64,
+    /// The log, for proofs.
+    log: Option<LogReader>,
+    /// Leaves of the log in the bundle's checkpoint.
+    tree_size: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,11 +104,67 @@ impl Ledger {
             stage: Stage::Header,
             session_count: 0,
             event_count: 0,
+            log: None,
+            tree_size: 0,
         })
     }
 }
 
+/// A log that cannot give a proof is unreachable or damaged; either way the bundle would say less than it should.
+fn log_error(error: LogError) -> ReadError {
+    match error {
+        LogError::Object(error) => ReadError::Store(StoreError::Unavailable { why: error.to_string() }),
+        other => ReadError::Corrupt { key: "the log".into(), why: other.to_string() },
+    }
+}
+
 impl Export {
+    /// The same with the newest checkpoint of the tenant's log, and with proofs for all events that are in it. Before
+    /// the first piece.
+    #[must_use]
+    pub fn with_log(mut self, log: LogReader) -> Self {
+        self.log = Some(log);
+        self
+    }
+
+    /// Appends the checkpoint, if the log has one.
+    async fn checkpoint(&mut self, out: &mut String) -> Result<(), ReadError> {
+        let Some(log) = &self.log else { return Ok(()) };
+        let Some((note, _)) = log.checkpoint().await.map_err(log_error)? else { return Ok(()) };
+        let checkpoint = unverified_text(&note).ok().and_then(|text| Checkpoint::parse(text).ok());
+        let checkpoint = checkpoint.ok_or_else(|| ReadError::Corrupt {
+            key: "the newest checkpoint".into(),
+            why: "it is none".into(),
+        })?;
+        self.tree_size = checkpoint.tree_size;
+        bundle::push_checkpoint(out, &note);
+        Ok(())
+    }
+
+    /// Appends where the log has the events of a session, run by run.
+    async fn proofs(&self, standing: &Standing, out: &mut String) -> Result<(), ReadError> {
+        let Some(log) = self.log.as_ref().filter(|_| self.tree_size > 0) else { return Ok(()) };
+        let session = &standing.session_id;
+        let Some(pointer) = self.ledger.store.pointer(&self.tenant, session).await? else { return Ok(()) };
+        for batch in pointer.first_batch..=pointer.last_batch {
+            let corrupt =
+                |why: String| ReadError::Corrupt { key: format!("the header of batch {batch}"), why };
+            let header = log.header(batch).await.map_err(log_error)?;
+            let header = header.ok_or_else(|| corrupt("it is gone".into()))?;
+            let header = BatchHeader::parse(&header).map_err(|e| corrupt(e.to_string()))?;
+            let Some(run) = header.runs.iter().find(|run| run.session_id == *session) else { continue };
+            let Some(leaf) = header.leaf_of(session, run.first) else { continue };
+            // What came after the checkpoint or after the head is in a later bundle.
+            if header.tree_size > self.tree_size || run.first > standing.sequence {
+                break;
+            }
+            let count = run.last.min(standing.sequence).get() - run.first.get() + 1;
+            let hashes = log.range_proof(leaf, count, self.tree_size).await.map_err(log_error)?;
+            bundle::push_proof(out, &bundle::ProofRecord { first: run.first, count, leaf, hashes });
+        }
+        Ok(())
+    }
+
     /// The next piece of the bundle: whole lines. `None` at the end. After an error there is no more: what was written
     /// has no end record, and so verifies as truncated.
     ///
@@ -131,11 +195,16 @@ impl Export {
                     certificates: &identity.certificates,
                 },
             );
+            for note in &identity.rotations {
+                bundle::push_rotation(out, note);
+            }
+            self.checkpoint(out).await?;
             self.stage = Stage::Sessions;
             return Ok(());
         }
         match self.current.take() {
             Some(run) if run.next > run.standing.sequence => {
+                self.proofs(&run.standing, out).await?;
                 let identity = self.ledger.identity().await.map_err(ReadError::Store)?;
                 bundle::push_head(out, &run.standing.sign(Says::Head, &identity.receipt_key));
                 self.session_count += 1;

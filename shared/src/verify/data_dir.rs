@@ -1,5 +1,9 @@
 //! The check of a data directory: keys, every session, and then everything that was derived from them.
 //!
+//! The archive in it is checked as one anywhere, and the hot tier held against it besides: pointers and catalogue are what
+//! its runs and headers give, and a hot tier that knows of more than the archive has is INVALID. What has expired of a
+//! session is then known by its pointer.
+//!
 //! Nothing is modified. Sessions are checked by several threads, and the verdict is still the same every time: the
 //! first bad place in the order of keys wins, and what comes after it is not counted. What is kept is bounded by one
 //! segment for each thread (and, for the agents' lists, by the number of agents and their sessions).
@@ -16,7 +20,7 @@ use crate::statement::Standing;
 use crate::store::StoreError;
 use crate::store::embedded::{DataDir, DataDirError, Inspector, Misfit, Sessions};
 
-use super::keys::Keys;
+use super::keys::{Keys, Rotations};
 use super::receipts::{Wanted, hold};
 use super::session::{BadSession, Check, Counts, store_error};
 use super::{Bad, Code, Finding, Options, Report, Verdict};
@@ -28,13 +32,16 @@ pub fn verify_data_dir(path: &Path, options: &Options, progress: &(dyn Fn(u64) +
     let finding = checked.unwrap_or_else(|_| Err(panicked()));
     report.verdict = match &finding {
         Ok(()) => Verdict::Valid,
-        Err(finding) if finding.code == Code::Unreadable => Verdict::Incomplete,
+        Err(finding) if matches!(finding.code, Code::Unreadable | Code::Unfinished) => Verdict::Incomplete,
         Err(finding) if finding.code == Code::Empty && finding.session_id.is_none() => Verdict::Incomplete,
         Err(_) => Verdict::Invalid,
     };
     report.finding = finding.err().map(|finding| *finding);
-    if report.verdict != Verdict::Invalid {
-        report.notes.push(super::report::freshness(options.receipts.len()));
+    if report.verdict == Verdict::Invalid {
+        report.logs.clear();
+    } else {
+        report.notes.extend(report.logs.iter().map(super::LogReport::to_string));
+        report.notes.push(super::report::freshness(options));
     }
     report
 }
@@ -81,11 +88,20 @@ fn check(
         }
         work.run();
     });
-    let done = work.done.into_inner().unwrap_or_else(PoisonError::into_inner);
+    #[cfg_attr(not(feature = "archive"), allow(unused_mut, reason = "only an archive adds to it"))]
+    let mut done = work.done.into_inner().unwrap_or_else(PoisonError::into_inner);
     done.tell(report);
     if let Some((_, finding)) = done.failure {
         return Err(finding);
     }
+    #[cfg(feature = "archive")]
+    let unfinished =
+        super::archived::check(&dir, &inspector, keys.as_ref().ok(), options, &mut done.wanted, report)?;
+    #[cfg(not(feature = "archive"))]
+    let unfinished = {
+        report.notes.push("The archive was not checked: this program is built without it.".to_owned());
+        None
+    };
 
     let mut misfit = None;
     inspector
@@ -103,7 +119,8 @@ fn check(
     if let Ok(keys) = &keys {
         hold_receipts(options, keys, &done.wanted, &done.covered)?;
     }
-    incomplete(options, keys.err(), &inspector, report)
+    incomplete(options, keys.err(), &inspector, report)?;
+    unfinished.map_or(Ok(()), Err)
 }
 
 /// What could not be checked, once nothing is wrong with the rest.
@@ -151,8 +168,12 @@ fn read_keys(dir: &DataDir, options: &Options) -> Result<Keys, Box<Finding>> {
         other => dir_error(other),
     })?;
     let certificates = certificates.iter().map(String::as_str);
-    Keys::certified(dir.deployment(), &log, options.pinned_key.as_ref(), certificates)
-        .map_err(|why| failed(Bad::new(Code::Key, why)))
+    let bad = |why| failed(Bad::new(Code::Key, why));
+    let mut rotations = Rotations::new(dir.deployment());
+    for note in dir.rotations().map_err(dir_error)? {
+        rotations.push(&note).map_err(bad)?;
+    }
+    Keys::certified(&log, &rotations, options.pinned_key.as_ref(), certificates).map_err(bad)
 }
 
 fn derived(misfit: Misfit) -> Box<Finding> {
@@ -303,7 +324,7 @@ impl Work<'_> {
     fn session(&self, index: u64, tenant: TenantId, session: SessionId, reader: &mut SegmentReader) {
         let wanted = self.wanted.get(&tenant, &session);
         let (counts, found) = (Counts::default(), Vec::new());
-        let mut check = Check { tenant: &tenant, session: &session, wanted, found, counts };
+        let mut check = Check { tenant: &tenant, session: &session, wanted, found, counts, pointer: None };
         let told = |bytes: u64| {
             let before = self.hashed.fetch_add(bytes, Ordering::Relaxed);
             if before >> 20 != (before + bytes) >> 20 {

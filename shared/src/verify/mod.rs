@@ -1,11 +1,16 @@
-//! The full offline check: an evidence bundle ([`verify_bundle`]), or a whole data directory
-//! ([`verify_data_dir`], feature `embedded`).
+//! The full offline check: an evidence bundle ([`verify_bundle`]), a whole archive ([`verify_archive`], feature
+//! `archive`), or a whole data directory ([`verify_data_dir`], feature `embedded`).
 //!
 //! A verdict is VALID, INVALID (naming the first bad place) or INCOMPLETE (what could not be checked). Silence is never
-//! VALID. The rules are those of docs/format.md, section 5, which the verifier in tests/verifier follows too. Nothing
+//! VALID. The rules are those of docs/format.md, sections 5 and 8, which the verifier in tests/verifier follows too. Nothing
 //! here writes, and nothing trusts what it reads: bytes from outside end in a verdict, never in a panic.
 
+#[cfg(feature = "archive")]
+mod archive;
+#[cfg(all(feature = "archive", feature = "embedded"))]
+mod archived;
 mod bundle;
+mod checkpoints;
 #[cfg(feature = "embedded")]
 mod data_dir;
 mod keys;
@@ -18,11 +23,14 @@ mod session;
 #[cfg(test)]
 mod tests;
 
+#[cfg(feature = "archive")]
+pub use archive::verify_archive;
 pub use bundle::{verify_bundle, verify_bundle_file};
+pub use checkpoints::{GivenCheckpoint, read_checkpoint};
 #[cfg(feature = "embedded")]
 pub use data_dir::verify_data_dir;
 pub use receipts::{GivenReceipt, read_receipts};
-pub use report::{Code, Finding, Report, Verdict};
+pub use report::{Code, Finding, LogReport, Report, Verdict};
 
 use std::fs::File;
 use std::io::Read as _;
@@ -40,9 +48,11 @@ pub struct Options {
     pub pinned_key: Option<VerifierKey>,
     /// Receipts kept outside.
     pub receipts: Vec<GivenReceipt>,
+    /// Checkpoints kept outside.
+    pub checkpoints: Vec<GivenCheckpoint>,
     /// Why something that was given could not be used. The verdict is then at best INCOMPLETE.
     pub unreadable: Option<String>,
-    /// Threads that check a data directory; 0 is 1. A bundle is a stream and takes one.
+    /// Threads that check a data directory or an archive; 0 is 1. A bundle is a stream and takes one.
     pub threads: usize,
 }
 
@@ -70,6 +80,19 @@ impl Options {
             }
         }
         options
+    }
+
+    /// Reads files of checkpoints too, each of one. What cannot be read is kept as in [`Options::read`].
+    pub fn read_checkpoints(&mut self, paths: &[PathBuf]) {
+        for path in paths {
+            match read_file(path, checkpoints::FILE_BYTES_MAX as u64) {
+                Ok(data) => self.checkpoints.push(read_checkpoint(&data)),
+                Err(why) => {
+                    let why = format!("the checkpoint file {}: {why}", path.display());
+                    self.unreadable.get_or_insert(why);
+                }
+            }
+        }
     }
 }
 

@@ -40,6 +40,18 @@ impl GivenReceipt {
         Self { note: String::new(), standing: None, problem: Some(why.into()) }
     }
 
+    /// The note itself.
+    #[cfg(feature = "archive")]
+    pub(super) fn note(&self) -> &str {
+        &self.note
+    }
+
+    /// What is wrong with it already.
+    #[cfg(feature = "archive")]
+    pub(super) fn problem(&self) -> Option<&str> {
+        self.problem.as_deref()
+    }
+
     /// What it says, if it can be read.
     pub fn standing(&self) -> Option<&Standing> {
         self.standing.as_ref()
@@ -196,7 +208,7 @@ impl Wanted {
     }
 
     /// As [`Wanted::of`], to look at.
-    #[cfg(feature = "embedded")]
+    #[cfg(any(feature = "embedded", feature = "archive"))]
     pub(super) fn get(
         &self,
         tenant: &TenantId,
@@ -208,7 +220,8 @@ impl Wanted {
         self.0.get(&(tenant.clone(), session.clone()))
     }
 
-    fn found(&self, said: &Standing) -> Option<EventHash> {
+    /// The hash that was seen where a receipt says.
+    pub(super) fn found(&self, said: &Standing) -> Option<EventHash> {
         let events = self.0.get(&(said.tenant.clone(), said.session_id.clone()))?;
         *events.get(&said.sequence.get())?
     }

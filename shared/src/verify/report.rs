@@ -6,6 +6,8 @@ use serde::ser::{Serialize, SerializeMap as _, Serializer};
 
 use crate::ids::{SessionId, TenantId};
 
+use super::Options;
+
 /// How a check ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
@@ -37,7 +39,8 @@ impl Verdict {
     }
 }
 
-/// What a finding is about: the codes of docs/format.md, section 5, and those of a data directory.
+/// What a finding is about: the codes of docs/format.md, section 5, and those of a data directory and
+/// of an archive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Code {
     /// A line, a field or the order of the records.
@@ -66,6 +69,26 @@ pub enum Code {
     ReceiptNotCovered,
     /// Something cannot be opened or read.
     Unreadable,
+    /// A checkpoint is missing, not genuine, or says something else than the tree.
+    Checkpoint,
+    /// A proof does not verify.
+    Proof,
+    /// A checkpoint that was given is not one of this log, or the log is shorter or another.
+    Rollback,
+    /// A checkpoint was given that what was checked cannot be compared with.
+    CheckpointNotCovered,
+    /// An archive's objects and its headers do not fit together, or an object is not what its header says.
+    Object,
+    /// An archive's headers do not follow each other, or end before the hot tier knows they do.
+    Log,
+    /// A batch's header.
+    Header,
+    /// The log key's word for a header.
+    Signature,
+    /// A tile or an entry bundle is not what the leaves give.
+    Tile,
+    /// A crash left the last batch unfinished.
+    Unfinished,
     /// A directory's segment does not decode, or stands in the wrong place.
     Segment,
     /// A directory's segment attributes do not say what its events say.
@@ -93,6 +116,16 @@ impl Code {
             Self::NoKey => "no_key",
             Self::ReceiptNotCovered => "receipt_not_covered",
             Self::Unreadable => "unreadable",
+            Self::Checkpoint => "checkpoint",
+            Self::Proof => "proof",
+            Self::Rollback => "rollback",
+            Self::CheckpointNotCovered => "checkpoint_not_covered",
+            Self::Object => "object",
+            Self::Log => "log",
+            Self::Header => "header",
+            Self::Signature => "signature",
+            Self::Tile => "tile",
+            Self::Unfinished => "unfinished",
             Self::Segment => "segment",
             Self::Attributes => "attributes",
             Self::Derived => "derived",
@@ -108,6 +141,8 @@ pub struct Finding {
     pub code: Code,
     /// The tenant, where that is known.
     pub tenant: Option<TenantId>,
+    /// The batch of an archive, where it is about one.
+    pub batch: Option<u64>,
     /// The session, where it is about one.
     pub session_id: Option<SessionId>,
     /// The event, where it is about one whose syntax is right.
@@ -121,7 +156,46 @@ pub struct Finding {
 impl Finding {
     /// Without a place.
     pub(super) fn new(code: Code, message: impl Into<String>) -> Self {
-        Self { code, tenant: None, session_id: None, sequence: None, line: None, message: message.into() }
+        let message = message.into();
+        Self { code, tenant: None, batch: None, session_id: None, sequence: None, line: None, message }
+    }
+}
+
+/// Up to where a tenant's log was checked and is right: to be kept outside.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogReport {
+    /// Whose log.
+    pub tenant: TenantId,
+    /// Its batches.
+    pub batches: u64,
+    /// Leaves of its tree, which are its events.
+    pub tree_size: u64,
+    /// Root of its tree.
+    pub root: [u8; 32],
+}
+
+impl Serialize for LogReport {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(4))?;
+        map.serialize_entry("tenant", &self.tenant)?;
+        map.serialize_entry("batches", &self.batches)?;
+        map.serialize_entry("tree_size", &self.tree_size)?;
+        map.serialize_entry("root", &crate::ids::hex(&self.root))?;
+        map.end()
+    }
+}
+
+impl fmt::Display for LogReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (events, batches) = (count(self.tree_size, "event"), count(self.batches, "batch"));
+        let batches = if self.batches == 1 { batches } else { batches.replace("batchs", "batches") };
+        write!(
+            f,
+            "Log of {}: valid up to checkpoint {} ({events} in {batches}, root {}).",
+            self.tenant,
+            self.tree_size,
+            crate::ids::hex(&self.root)
+        )
     }
 }
 
@@ -140,6 +214,8 @@ pub struct Report {
     pub events: u64,
     /// Bytes that their hashes are over.
     pub bytes_hashed: u64,
+    /// The logs of an archive, in the order of their tenants, as far as they were checked.
+    pub logs: Vec<LogReport>,
     /// What a reader of the verdict should know besides.
     pub notes: Vec<String>,
 }
@@ -154,6 +230,7 @@ impl Report {
             sessions: 0,
             events: 0,
             bytes_hashed: 0,
+            logs: Vec::new(),
             notes: Vec::new(),
         }
     }
@@ -167,7 +244,7 @@ impl Report {
 impl Serialize for Report {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let finding = self.finding.as_ref();
-        let mut map = serializer.serialize_map(Some(12))?;
+        let mut map = serializer.serialize_map(Some(14))?;
         map.serialize_entry("verdict", self.verdict.as_str())?;
         map.serialize_entry("code", &finding.map(|f| f.code.as_str()))?;
         map.serialize_entry("session_id", &finding.and_then(|f| f.session_id.as_ref()))?;
@@ -180,6 +257,8 @@ impl Serialize for Report {
         map.serialize_entry("tenants", &self.tenants)?;
         map.serialize_entry("bytes_hashed", &self.bytes_hashed)?;
         map.serialize_entry("notes", &self.notes)?;
+        map.serialize_entry("batch", &finding.and_then(|f| f.batch))?;
+        map.serialize_entry("logs", &self.logs)?;
         map.end()
     }
 }
@@ -209,6 +288,9 @@ impl fmt::Display for Finding {
         if let Some(tenant) = &self.tenant {
             write!(f, ", tenant {tenant}")?;
         }
+        if let Some(batch) = self.batch {
+            write!(f, ", batch {batch}")?;
+        }
         if let Some(session) = &self.session_id {
             write!(f, ", session {:?}", session.as_str())?;
         }
@@ -233,10 +315,23 @@ fn count(number: u64, what: &str) -> String {
 }
 
 /// What a verdict says, and what only something kept outside could say.
-pub(super) fn freshness(receipts: usize) -> String {
-    match receipts {
-        0 => "Freshness not proved: no receipt or checkpoint was given.".to_owned(),
-        1 => "Held against 1 receipt.".to_owned(),
-        more => format!("Held against {more} receipts."),
+pub(super) fn freshness(options: &Options) -> String {
+    let held: Vec<String> = [(options.receipts.len(), "receipt"), (options.checkpoints.len(), "checkpoint")]
+        .into_iter()
+        .filter(|(number, _)| *number > 0)
+        .map(|(number, what)| count(number as u64, what))
+        .collect();
+    if held.is_empty() {
+        return "Freshness not proved: no receipt or checkpoint was given.".to_owned();
     }
+    format!("Held against {}.", held.join(" and "))
+}
+
+/// How much of a bundle its proofs cover.
+pub(super) fn proved(proved: u64, events: u64, tree_size: u64) -> String {
+    format!(
+        "{} of {} in the log up to checkpoint {tree_size}.",
+        count(proved, "event"),
+        count(events, "event")
+    )
 }

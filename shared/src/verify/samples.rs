@@ -1,15 +1,26 @@
-//! Bundles for tests: a good one, the same for the same seed, and many that somebody has tampered with.
+//! Bundles and archives for tests: a good one, the same for the same seed, and many that somebody has tampered with.
 //!
 //! Keys, salts and ids come from the seed alone, so that a bundle can be kept in a file and compared.
 
+#[cfg(feature = "archive")]
+pub mod archived;
+mod logged;
+#[cfg(feature = "archive")]
+pub mod parquet;
 mod tamper;
+#[cfg(feature = "archive")]
+mod tamper_archive;
 
+pub use logged::{Logged, logged, tampered_logged_bundles};
 pub use tamper::{Tampered, tampered_bundles};
+#[cfg(feature = "archive")]
+pub use tamper_archive::{TamperedArchive, tampered_archives};
 
 use crate::bundle;
 use crate::chain::{self, Hasher};
 use crate::event::{Content, EventRef, Redactions};
 use crate::ids::{CommitId, EventHash, Seq, SessionId, Severity, TenantId};
+use crate::log::keys::Rotation;
 use crate::note::{NoteSigner, VerifierKey};
 use crate::statement::{Says, Standing, certify, log_key_name, receipt_key_name};
 use crate::time::Micros;
@@ -23,11 +34,13 @@ const BEGIN: i64 = 1_770_544_800_000_000;
 /// The sessions of a sample and how many events each has.
 pub const SESSIONS: [(&str, u64); 2] = [("run 1", 4), ("lauf ü 🪢", 2)];
 
-/// Both keys of a deployment.
+/// The keys of a deployment.
 #[derive(Debug)]
 pub struct Signers {
     /// The root of trust.
     pub log: NoteSigner,
+    /// The log key after a rotation.
+    pub next_log: NoteSigner,
     /// Signs receipts and heads.
     pub receipt: NoteSigner,
 }
@@ -38,7 +51,15 @@ impl Signers {
         let signer =
             |name: &str, salt| NoteSigner::from_seed(name, &[seed ^ salt; 32]).expect("a key's name");
         let (log, receipt) = (log_key_name(DEPLOYMENT), receipt_key_name(DEPLOYMENT));
-        Self { log: signer(&log, 0x11), receipt: signer(&receipt, 0x22) }
+        Self { log: signer(&log, 0x11), next_log: signer(&log, 0x33), receipt: signer(&receipt, 0x22) }
+    }
+
+    /// Both log keys' word that the second follows the first.
+    pub fn rotate(&self, sizes: Vec<(TenantId, u64)>) -> String {
+        let (old, new) = (self.log.verifier().clone(), self.next_log.verifier().clone());
+        let rotation = Rotation { deployment: DEPLOYMENT.to_owned(), old, new, time: time(3_000_000), sizes };
+        let text = rotation.text();
+        rotation.join(&self.log.sign(&text), &self.next_log.sign(&text)).expect("both keys signed it")
     }
 
     /// The log key's word for the receipt key.

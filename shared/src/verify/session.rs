@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use crate::chain::{ChainCheck, ChainError};
 use crate::event::Content;
 use crate::ids::{EventHash, Seq, SessionId, TenantId};
-use crate::segment::{SegmentMeta, SegmentReader, SegmentView};
+use crate::segment::{Head, SegmentMeta, SegmentReader, SegmentView};
 use crate::store::StoreError;
 use crate::store::embedded::{Inspector, StoredSegment};
 use crate::summary::Summary;
@@ -43,6 +43,8 @@ pub(super) struct Check<'a> {
     pub(super) wanted: Option<&'a HashMap<u64, Option<EventHash>>>,
     pub(super) found: Vec<(u64, EventHash)>,
     pub(super) counts: Counts,
+    /// The last event that is archived, by the session's pointer.
+    pub(super) pointer: Option<Head>,
 }
 
 impl Check<'_> {
@@ -56,21 +58,66 @@ impl Check<'_> {
         reader: &mut SegmentReader,
         told: &dyn Fn(u64),
     ) -> Result<(), BadSession> {
-        let mut chain = ChainCheck::new(self.tenant, self.session);
         let hashed = HashedBytes::new(self.tenant, self.session);
         let nowhere = |bad| BadSession { bad, sequence: None };
+        let pointer = inspector.pointer(self.tenant, self.session).map_err(|e| nowhere(store_error(&e)))?;
+        self.pointer = pointer.map(|pointer| pointer.archived.head);
+        let mut chain = None;
         let segments = inspector.segments(self.tenant, self.session).map_err(|e| nowhere(store_error(&e)))?;
         for segment in segments {
             let before = self.counts.bytes;
             let segment = segment.map_err(|e| nowhere(store_error(&e)))?;
-            self.segment(&segment, reader, &mut chain, hashed)?;
+            let chain = match &mut chain {
+                Some(chain) => chain,
+                none => none.insert(self.start(&segment)?),
+            };
+            self.segment(&segment, reader, chain, hashed)?;
             told(self.counts.bytes - before);
         }
-        if chain.count() == 0 {
-            let why = "expected at least one segment, found none: the session was deleted";
-            return Err(nowhere(Bad::new(Code::Empty, why)));
+        match (chain, self.pointer) {
+            (None, None) => {
+                let why = "expected at least one segment, found none: the session was deleted";
+                Err(nowhere(Bad::new(Code::Empty, why)))
+            }
+            (None, Some(archived)) => {
+                self.counts.events += archived.sequence.get() + 1;
+                Ok(())
+            }
+            (Some(chain), Some(archived)) if chain.count() <= archived.sequence.get() => {
+                let why = format!(
+                    "expected segments up to sequence {} at least, which is archived, found an end before {}",
+                    archived.sequence,
+                    chain.count()
+                );
+                Err(BadSession { bad: Bad::new(Code::Sequence, why), sequence: Seq::new(chain.count()) })
+            }
+            (Some(_), _) => Ok(()),
         }
-        Ok(())
+    }
+
+    /// Where the chain goes on: at the session's beginning, or where what expired of it ends. That is at most the end of
+    /// what is archived, and the chain is held against its hash.
+    fn start(&mut self, first: &StoredSegment) -> Result<ChainCheck, BadSession> {
+        let at = first.first;
+        let begins = match self.pointer {
+            _ if at == Seq::ZERO => return Ok(ChainCheck::new(self.tenant, self.session)),
+            Some(archived) if at.get() <= archived.sequence.get() => {
+                // The events before are gone from here; that the hash named is theirs is seen at the pointer.
+                let meta = SegmentMeta::decode(&first.attributes);
+                Some(meta.map_or(EventHash::ZERO, |meta| meta.prev_hash))
+            }
+            Some(archived) if at.get() == archived.sequence.get() + 1 => Some(archived.hash),
+            _ => None,
+        };
+        let Some(prev_hash) = begins else {
+            let expected = self.pointer.map_or(0, |archived| archived.sequence.get() + 1);
+            let why = format!("expected a segment that begins with sequence {expected} at most, found {at}");
+            let sequence = Seq::new(if self.pointer.is_some() { expected } else { 0 });
+            return Err(BadSession { bad: Bad::new(Code::Sequence, why), sequence });
+        };
+        // What is gone is counted as archived.
+        self.counts.events += at.get();
+        Ok(ChainCheck::resume(self.tenant, self.session, at, prev_hash))
     }
 
     fn segment(
@@ -153,6 +200,16 @@ impl Check<'_> {
                     if matches!(e, ChainError::Sequence { .. }) { Some(event.sequence) } else { place };
                 BadSession { bad: e.into(), sequence }
             })?;
+            if let Some(archived) = self.pointer
+                && archived.sequence == event.sequence
+                && archived.hash != event.hash
+            {
+                let why = format!(
+                    "the pointer says that the event archived last has hash {}, found {}",
+                    archived.hash, event.hash
+                );
+                return Err(BadSession { bad: Bad::new(Code::Derived, why), sequence: Some(event.sequence) });
+            }
             self.counts.events += 1;
             self.counts.bytes += hashed.of(&event);
             *erased += u64::from(matches!(event.content, Content::Erased { .. }));
@@ -175,7 +232,7 @@ impl Check<'_> {
 
 /// What erased events were counted for cannot be counted again: takes the stored numbers over, where that many erased
 /// events could make the difference.
-fn tolerate(mine: &mut Summary, stored: &Summary, erased: u64) {
+pub(super) fn tolerate(mine: &mut Summary, stored: &Summary, erased: u64) {
     for (mine, stored, most) in [
         (&mut mine.tool_calls, stored.tool_calls, erased),
         (&mut mine.llm_calls, stored.llm_calls, erased),

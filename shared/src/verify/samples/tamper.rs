@@ -20,6 +20,8 @@ pub struct Tampered {
     pub key: Option<String>,
     /// Contents of files of receipts.
     pub receipts: Vec<String>,
+    /// Contents of files of checkpoints.
+    pub checkpoints: Vec<String>,
     /// The verdict.
     pub verdict: Verdict,
     /// Its code, unless it is VALID.
@@ -78,7 +80,8 @@ impl Cases {
             Some(_) => Verdict::Invalid,
         };
         let (name, key) = (name.into(), Some(self.good.key.clone()));
-        self.all.push(Tampered { name, bundle: bundle.into(), key, receipts: Vec::new(), verdict, code });
+        let (receipts, checkpoints) = (Vec::new(), Vec::new());
+        self.all.push(Tampered { name, bundle: bundle.into(), key, receipts, checkpoints, verdict, code });
         self.all.last_mut().expect("one was just added")
     }
 

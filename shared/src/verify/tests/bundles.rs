@@ -4,7 +4,9 @@ use std::path::Path;
 use proptest::prelude::*;
 
 use crate::bundle;
-use crate::verify::samples::{SESSIONS, Sample, sample, tampered_bundles, tenant};
+use crate::verify::samples::{
+    SESSIONS, Sample, Tampered, logged, sample, tampered_bundles, tampered_logged_bundles, tenant,
+};
 use crate::verify::*;
 
 fn options(key: Option<&str>, receipts: &[String]) -> Options {
@@ -26,9 +28,22 @@ fn check(bundle: &[u8], sample: &Sample) -> Report {
 fn p4_every_way_to_tamper_is_found_and_named() {
     let cases = tampered_bundles(1);
     assert!(cases.len() >= 60, "{} cases", cases.len());
+    named(&cases);
+}
+
+#[test]
+fn p4_every_way_to_tamper_with_a_logs_proofs_is_found_and_named() {
+    let cases = tampered_logged_bundles(1);
+    assert!(cases.len() >= 60, "{} cases", cases.len());
+    named(&cases);
+}
+
+fn named(cases: &[Tampered]) {
     let mut wrong = Vec::new();
-    for case in &cases {
-        let report = verify_bundle(&case.bundle[..], &options(case.key.as_deref(), &case.receipts), &|_| ());
+    for case in cases {
+        let mut options = options(case.key.as_deref(), &case.receipts);
+        options.checkpoints = case.checkpoints.iter().map(|text| read_checkpoint(text.as_bytes())).collect();
+        let report = verify_bundle(&case.bundle[..], &options, &|_| ());
         let code = report.finding.as_ref().map(|f| f.code);
         if (report.verdict, code) != (case.verdict, case.code) {
             wrong.push(format!("{}: expected {:?} {:?}, found {report}", case.name, case.verdict, case.code));
@@ -134,8 +149,13 @@ proptest! {
     /// A byte flipped anywhere is found, unless the bundle still says the very same (white space, a needless escape)
     /// but for the one value that nothing signs, `created_at`.
     #[test]
-    fn p4_a_flipped_byte_is_never_valid(seed in 0u8..4, at: prop::sample::Index, flip in 1u8..=255) {
-        let sample = sample(seed, &tenant());
+    fn p4_a_flipped_byte_is_never_valid(
+        seed in 0u8..4,
+        with_log: bool,
+        at: prop::sample::Index,
+        flip in 1u8..=255,
+    ) {
+        let sample = if with_log { logged(seed).sample } else { sample(seed, &tenant()) };
         let good = sample.text().into_bytes();
         let mut bad = good.clone();
         let at = at.index(bad.len());

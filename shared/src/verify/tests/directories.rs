@@ -11,14 +11,14 @@ use crate::verify::*;
 use super::fixture::Fixture;
 
 type Bytes = &'static [u8];
-type Table<'t> = redb::Table<'t, Bytes, Bytes>;
+pub(super) type Table<'t> = redb::Table<'t, Bytes, Bytes>;
 
 fn check(path: &Path) -> Report {
     verify_data_dir(path, &Options { threads: 2, ..Options::default() }, &|_| ())
 }
 
 /// Changes one table of a closed directory.
-fn edit(path: &Path, table: &'static str, change: impl FnOnce(&mut Table<'_>)) {
+pub(super) fn edit(path: &Path, table: &'static str, change: impl FnOnce(&mut Table<'_>)) {
     let db = Database::open(path.join("ledger.redb")).unwrap();
     let txn = db.begin_write().unwrap();
     change(&mut txn.open_table(TableDefinition::<Bytes, Bytes>::new(table)).unwrap());
@@ -26,7 +26,7 @@ fn edit(path: &Path, table: &'static str, change: impl FnOnce(&mut Table<'_>)) {
 }
 
 /// The row at this index, from the end if it is negative.
-fn row(table: &Table<'_>, index: isize) -> (Vec<u8>, Vec<u8>) {
+pub(super) fn row(table: &Table<'_>, index: isize) -> (Vec<u8>, Vec<u8>) {
     let rows: Vec<_> = table
         .iter()
         .unwrap()
@@ -38,16 +38,16 @@ fn row(table: &Table<'_>, index: isize) -> (Vec<u8>, Vec<u8>) {
     rows[index.rem_euclid(rows.len() as isize) as usize].clone()
 }
 
-fn put(table: &mut Table<'_>, key: &[u8], value: &[u8]) {
+pub(super) fn put(table: &mut Table<'_>, key: &[u8], value: &[u8]) {
     table.insert(key, value).unwrap();
 }
 
-fn take(table: &mut Table<'_>, key: &[u8]) {
+pub(super) fn take(table: &mut Table<'_>, key: &[u8]) {
     table.remove(key).unwrap();
 }
 
 #[track_caller]
-fn expect(report: &Report, codes: &[Code]) -> Finding {
+pub(super) fn expect(report: &Report, codes: &[Code]) -> Finding {
     assert_eq!(report.verdict, Verdict::Invalid, "{report}");
     let finding = report.finding.clone().unwrap();
     assert!(codes.contains(&finding.code), "expected {codes:?}: {report}");

@@ -83,6 +83,30 @@ impl Fixture {
         this
     }
 
+    /// Archives everything; what is archived expires after so many ms.
+    #[cfg(feature = "archive")]
+    pub(super) async fn archive(&self, hot_retention_ms: Option<i64>) {
+        use crate::archive::{ArchiveSettings, Archiver, Close};
+        use crate::log::signer::LocalSigner;
+        use crate::objects::{Directory, ObjectStore};
+
+        let objects: Arc<dyn ObjectStore> = Arc::new(Directory::open(&self._data.archive_path()).unwrap());
+        let signer = Arc::new(LocalSigner::new(self._data.log_signer().unwrap()));
+        let settings = ArchiveSettings { hot_retention_ms, ..ArchiveSettings::default() };
+        let ledger = Arc::clone(&self.ledger);
+        let archiver = Archiver::new(ledger, Arc::clone(&objects), objects, signer, settings);
+        self.clock.advance_ms(1000);
+        archiver.run(&tenant(), Close::Now, Micros::MAX).await.unwrap();
+    }
+
+    /// Lets an hour pass, and sweeps what has expired. Says how many segments that were.
+    #[cfg(feature = "archive")]
+    pub(super) async fn expire(&self) -> usize {
+        use crate::clock::Clock as _;
+        self.clock.advance_ms(3_600_000);
+        self.ledger.store().expire(self.clock.now(), 1000).await.unwrap()
+    }
+
     pub(super) fn receipts(&self, appended: &Appended) -> Vec<String> {
         appended
             .standings

@@ -13,8 +13,8 @@ use crate::ids::{CommitId, EventHash, Seq, SessionId, Severity, TenantId};
 use crate::json::check_compact;
 use crate::note::{NoteSigner, VerifierKey};
 use crate::time::Micros;
-use crate::verify::samples::{sample, tenant};
-use crate::verify::{Options, Verdict, read_receipts, verify_bundle};
+use crate::verify::samples::{Tampered, logged, sample, tampered_logged_bundles, tenant};
+use crate::verify::{Code, Options, Report, Verdict, read_checkpoint, read_receipts, verify_bundle};
 
 #[derive(Serialize)]
 struct Vectors {
@@ -22,6 +22,41 @@ struct Vectors {
     events: Vec<EventVector>,
     notes: Vec<NoteVector>,
     json: Vec<JsonVector>,
+}
+
+/// Bundles of which all but a few lines are the same.
+#[derive(Serialize)]
+struct BundleVectors {
+    format: &'static str,
+    /// The lines of the good one, each with its newline.
+    lines: Vec<String>,
+    /// What is done to it, and what must be said of that.
+    cases: Vec<BundleVector>,
+}
+
+#[derive(Serialize)]
+struct BundleVector {
+    name: String,
+    /// The lines that the case has, each by its index among the good ones or as a text.
+    lines: Vec<LineVector>,
+    /// Content of the key file, if one is given.
+    key: Option<String>,
+    /// Contents of files of receipts.
+    receipts: Vec<String>,
+    /// Contents of files of checkpoints.
+    checkpoints: Vec<String>,
+    verdict: &'static str,
+    code: Option<&'static str>,
+    line: Option<u64>,
+    session_id: Option<SessionId>,
+    sequence: Option<u64>,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum LineVector {
+    Good(usize),
+    Other(String),
 }
 
 #[derive(Serialize)]
@@ -389,6 +424,41 @@ fn json_cases() -> Vec<JsonVector> {
     all.map(|(text, compact)| JsonVector { name: name(&text), text, compact }).collect()
 }
 
+fn check(case: &Tampered) -> Report {
+    let mut options = Options {
+        pinned_key: case.key.as_deref().map(|key| VerifierKey::parse(key.trim()).unwrap()),
+        ..Options::default()
+    };
+    options.receipts.extend(case.receipts.iter().flat_map(|text| read_receipts(text.as_bytes())));
+    options.checkpoints.extend(case.checkpoints.iter().map(|text| read_checkpoint(text.as_bytes())));
+    verify_bundle(&case.bundle[..], &options, &|_| ())
+}
+
+fn bundles() -> BundleVectors {
+    let good = logged(1).sample.lines;
+    let cases = tampered_logged_bundles(1).into_iter().map(|case| {
+        let finding = check(&case).finding;
+        let text = String::from_utf8(case.bundle).unwrap();
+        let lines = text.split_inclusive('\n').map(|line| {
+            let index = good.iter().position(|good| good == line);
+            index.map_or_else(|| LineVector::Other(line.to_owned()), LineVector::Good)
+        });
+        BundleVector {
+            name: case.name,
+            lines: lines.collect(),
+            key: case.key,
+            receipts: case.receipts,
+            checkpoints: case.checkpoints,
+            verdict: case.verdict.as_str(),
+            code: case.code.map(Code::as_str),
+            line: finding.as_ref().and_then(|f| f.line),
+            session_id: finding.as_ref().and_then(|f| f.session_id.clone()),
+            sequence: finding.as_ref().and_then(|f| f.sequence),
+        }
+    });
+    BundleVectors { format: "quipu.bundle-vectors.v1", cases: cases.collect(), lines: good.clone() }
+}
+
 fn directory() -> PathBuf {
     PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/vectors"))
 }
@@ -412,6 +482,11 @@ fn the_vectors_are_what_they_were() {
 }
 
 #[test]
+fn the_bundle_vectors_are_what_they_were() {
+    hold("bundles.json", &format!("{}\n", serde_json::to_string_pretty(&bundles()).unwrap()));
+}
+
+#[test]
 fn the_vectors_hold() {
     for vector in events() {
         let found = recompute(&vector);
@@ -429,6 +504,20 @@ fn the_vectors_hold() {
         let checked = check_compact(&vector.text, None);
         assert_eq!(checked.is_ok(), vector.compact, "{}: {checked:?}", vector.name);
     }
+}
+
+#[test]
+fn the_golden_bundle_with_a_log_is_what_it_was_and_valid() {
+    let sample = logged(0).sample;
+    hold("bundle-log.ndjson", &sample.text());
+    hold("bundle-log.key", &sample.key);
+    let options = Options { pinned_key: Some(sample.verifier()), ..Options::default() };
+    let report = verify_bundle(sample.text().as_bytes(), &options, &|_| ());
+    assert_eq!(
+        report.to_string(),
+        "VALID  2 sessions, 6 events. 5 events of 6 events in the log up to checkpoint 9. \
+         Freshness not proved: no receipt or checkpoint was given."
+    );
 }
 
 #[test]
