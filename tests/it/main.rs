@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod api;
+mod archive_readers;
 mod authorization;
 mod aws_serve;
 mod cli;
@@ -10,7 +11,9 @@ mod deploy;
 mod dynamo;
 mod emulator;
 mod fault_proxy;
+mod keys;
 mod lambda;
 mod localstack;
+mod objects;
 mod promises;
 mod v1;

@@ -2,6 +2,7 @@
 //! dialect.
 
 mod agentlens;
+mod log;
 mod native;
 
 use axum::http::{Method, StatusCode};
@@ -12,7 +13,8 @@ use quipu_core::http::{Access, Routes, SharedApp, VERSION, json_response};
 /// The routes of this function.
 pub fn routes(app: SharedApp) -> Routes {
     let read = Access::Scope(Scope::EventsRead);
-    Routes::new(app)
+    Routes::new(app.clone())
+        .merge(log::routes(app))
         .add(Method::GET, "/v1/health", Access::Open, health)
         .add(Method::GET, "/v1/events", read, native::list_events)
         .add(Method::GET, "/v1/events/{id}", read, native::get_event)

@@ -13,6 +13,9 @@ use quipu_core::http::{ApiError, Params, SharedApp, json_response};
 use quipu_core::ids::{AgentId, EventId, IdError, Seq, SessionId};
 use quipu_core::ledger::{EventFilter, EventPosition, ListQuery, ReadError, SessionQuery, SessionVerdict};
 use quipu_core::limits;
+use quipu_core::log::LogReader;
+use quipu_core::log::checkpoint::origin;
+use quipu_core::note::NoteError;
 use quipu_core::store::{Order, StoreError};
 use quipu_core::time::Micros;
 use serde_json::json;
@@ -260,6 +263,10 @@ pub(crate) async fn export_session(
         Err(ReadError::Store(StoreError::NotFound)) => return Err(not_found("Session")),
         other => other?,
     };
+    let export = match &app.objects {
+        Some(objects) => export.with_log(LogReader::new(objects.clone(), principal.tenant.clone())),
+        None => export,
+    };
     // Once the first piece is out, a failure can only cut the bundle off, and a bundle without its end is INVALID.
     let pieces = futures_util::stream::try_unfold(export, |mut export| async move {
         Ok::<_, ReadError>(export.next_chunk().await?.map(|piece| (piece, export)))
@@ -302,13 +309,22 @@ pub(crate) async fn get_agent(
     Ok(json_response(StatusCode::OK, out))
 }
 
-/// `GET /v1/log/key`: what a stranger pins, and what it certifies.
-pub(crate) async fn log_key(State(app): State<SharedApp>) -> Result<Response, ApiError> {
+/// `GET /v1/log/key`: what a stranger pins, what it certifies, and under which key the tenant's checkpoints are signed.
+pub(crate) async fn log_key(
+    State(app): State<SharedApp>,
+    Extension(principal): Extension<Principal>,
+) -> Result<Response, ApiError> {
     let identity = app.ledger.identity().await?;
+    let origin = origin(&identity.deployment, &principal.tenant);
+    let fault = |error: NoteError| ApiError::fault(ErrorCode::Internal, error.to_string());
+    let checkpoint_key = identity.log_key.renamed(&origin).map_err(fault)?;
     let body = json!({
         "deployment": identity.deployment,
         "log_key": identity.log_key.to_string(),
         "certificates": identity.certificates,
+        "rotations": identity.rotations,
+        "origin": origin,
+        "checkpoint_key": checkpoint_key.to_string(),
     });
     Ok(json_response(StatusCode::OK, body.to_string()))
 }
