@@ -7,14 +7,19 @@ use axum::http::Method;
 use axum::response::IntoResponse as _;
 use http_body_util::BodyExt as _;
 use quipu_core::auth::AuthMode;
+use quipu_core::config::{ArchiveConfig, ArchiverConfig};
 use quipu_core::error::ErrorCode;
 use quipu_core::http::{ApiError, Routes};
 use quipu_core::limits;
+use quipu_core::objects::Mode;
 use quipu_tests::{Service, repository};
 use saphyr::{LoadableYamlNode as _, Scalar, Yaml};
 use serde_json::{Map, Value, json};
 
+/// Behind the API.
 const FUNCTIONS: [&str; 3] = ["Ingest", "Query", "Tokens"];
+/// With the one that a schedule and a queue call.
+const ALL_FUNCTIONS: [&str; 4] = ["Ingest", "Query", "Tokens", "Archive"];
 
 /// The template as JSON, with the short forms of CloudFormation's functions written out.
 fn template() -> Value {
@@ -52,22 +57,36 @@ fn resource<'t>(template: &'t Value, name: &str) -> &'t Value {
     template["Resources"].get(name).unwrap_or_else(|| panic!("no resource {name}"))
 }
 
-/// One line for each permission: action, resource, condition.
+/// What stands there only if a condition of the template holds: the condition, for people, and the thing.
+fn unless_absent(value: &Value) -> (String, &Value) {
+    let Some(branches) = value.get("Fn::If") else { return (String::new(), value) };
+    assert_eq!(branches[2], json!({ "Ref": "AWS::NoValue" }), "{value}");
+    (format!("if {}: ", branches[0].as_str().unwrap()), &branches[1])
+}
+
+/// One line for each permission and resource: action, resource, condition.
 fn permissions(role: &Value) -> BTreeSet<String> {
     let mut out = BTreeSet::new();
     let properties = &role["Properties"];
     assert!(properties.get("ManagedPolicyArns").is_none(), "a managed policy allows more than it seems");
     for policy in properties["Policies"].as_array().unwrap() {
         for statement in policy["PolicyDocument"]["Statement"].as_array().unwrap() {
+            let (when, statement) = unless_absent(statement);
             let known = ["Sid", "Effect", "Action", "Resource", "Condition"];
             for name in statement.as_object().unwrap().keys() {
                 assert!(known.contains(&name.as_str()), "{name} in {statement}");
             }
             assert_eq!(statement["Effect"], "Allow");
             let condition = statement.get("Condition").map_or(String::new(), Value::to_string);
+            let resources = match &statement["Resource"] {
+                Value::Array(several) => several.iter().collect(),
+                one => vec![one],
+            };
             for action in statement["Action"].as_array().unwrap() {
-                let line = format!("{} {} {condition}", action.as_str().unwrap(), statement["Resource"]);
-                assert!(out.insert(line.clone()), "allowed twice: {line}");
+                for resource in &resources {
+                    let line = format!("{when}{} {resource} {condition}", action.as_str().unwrap());
+                    assert!(out.insert(line.clone()), "allowed twice: {line}");
+                }
             }
         }
     }
@@ -86,14 +105,26 @@ fn with_key(actions: &[&str], key: &str, condition: Value) -> Vec<String> {
     actions.iter().map(|action| format!("kms:{action} {resource} {condition}")).collect()
 }
 
+fn arn(resource: &str) -> Value {
+    json!({ "Fn::GetAtt": format!("{resource}.Arn") })
+}
+
+fn within(resource: &str, path: &str) -> Value {
+    json!({ "Fn::Sub": format!("${{{resource}.Arn}}/{path}") })
+}
+
+fn on(actions: &[&str], resource: &Value) -> Vec<String> {
+    actions.iter().map(|action| format!("{action} {resource} ")).collect()
+}
+
 /// Every widening of a policy fails here first: say why in the same commit.
 #[test]
 fn each_function_may_do_this_and_nothing_else() {
     let template = template();
     let table = json!({ "Fn::GetAtt": "Table.Arn" });
-    let index = json!({ "Fn::Sub": "${Table.Arn}/index/feed" });
+    let (log, events) = (within("ArchiveBucket", "log/*"), within("ArchiveBucket", "events/*"));
     let receipt_key = json!({ "StringEquals": { "kms:EncryptionContext:quipu": "receipt-key" } });
-    let certificate =
+    let raw_message =
         json!({ "StringEquals": { "kms:MessageType": "RAW", "kms:SigningAlgorithm": "ED25519_SHA_512" } });
     let expected = [
         vec![
@@ -103,21 +134,41 @@ fn each_function_may_do_this_and_nothing_else() {
             with_key(&["Decrypt"], "SealKey", receipt_key.clone()),
         ],
         vec![
-            on_keys(&["BatchGetItem", "GetItem", "Query"], &table, &["S#*", "T#*", "N#*", "K#*"]),
-            on_keys(&["Query"], &index, &["F#*"]),
+            on_keys(&["BatchGetItem", "GetItem", "Query"], &table, &["S#*", "T#*", "N#*", "K#*", "B#*"]),
+            on_keys(&["Query"], &within("Table", "index/feed"), &["F#*", "L#*"]),
             on_keys(&["UpdateItem"], &table, &["T#*"]),
+            on(&["s3:GetObject"], &log),
+            on(&["s3:ListBucket"], &arn("ArchiveBucket")),
             with_key(&["Decrypt"], "SealKey", receipt_key.clone()),
         ],
         vec![
             on_keys(&["BatchGetItem", "GetItem", "Query"], &table, &["T#*", "N#*", "K#*"]),
             on_keys(&["PutItem"], &table, &["T#*", "N#*", "K#*"]),
             on_keys(&["UpdateItem"], &table, &["T#*"]),
-            with_key(&["Decrypt", "Encrypt"], "SealKey", receipt_key),
+            with_key(&["Decrypt", "Encrypt"], "SealKey", receipt_key.clone()),
             with_key(&["GetPublicKey"], "LogKey", Value::Null),
-            with_key(&["Sign"], "LogKey", certificate),
+            with_key(&["Sign"], "LogKey", raw_message.clone()),
+        ],
+        vec![
+            on_keys(&["GetItem", "Query"], &table, &["S#*", "N#*", "K#*", "B#*"]),
+            on_keys(&["Query"], &within("Table", "index/open"), &["O#*"]),
+            on_keys(&["PutItem"], &table, &["S#*", "B#*", "H#*"]),
+            on_keys(&["UpdateItem"], &table, &["S#*", "B#*"]),
+            with_key(&["Decrypt"], "SealKey", receipt_key),
+            with_key(&["GetPublicKey"], "LogKey", Value::Null),
+            with_key(&["Sign"], "LogKey", raw_message),
+            on(&["s3:GetObject", "s3:PutObject"], &log),
+            on(&["s3:GetObject", "s3:PutObject"], &events),
+            on(&["if Locks: s3:PutObjectRetention"], &log),
+            on(&["if Locks: s3:PutObjectRetention"], &events),
+            on(&["s3:DeleteObject", "s3:GetObject", "s3:PutObject"], &within("StagingBucket", "*")),
+            on(&["s3:ListBucket"], &arn("ArchiveBucket")),
+            on(&["s3:ListBucket"], &arn("StagingBucket")),
+            on(&["sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:ReceiveMessage"], &arn("ArchiveQueue")),
+            on(&["sqs:SendMessage"], &arn("ArchiveQueue")),
         ],
     ];
-    for (function, expected) in FUNCTIONS.into_iter().zip(expected) {
+    for (function, expected) in ALL_FUNCTIONS.into_iter().zip(expected) {
         let logs = json!({ "Fn::GetAtt": format!("{function}Logs.Arn") });
         let mut expected: BTreeSet<_> = expected.into_iter().flatten().collect();
         expected.extend(["CreateLogStream", "PutLogEvents"].map(|a| format!("logs:{a} {logs} ")));
@@ -130,7 +181,7 @@ fn each_function_may_do_this_and_nothing_else() {
         assert_eq!(properties["Role"], json!({ "Fn::GetAtt": format!("{function}Role.Arn") }));
         assert!(properties.get("Policies").is_none(), "a role of its own has no policies of SAM's");
     }
-    // Nobody else is let in by a resource of this stack.
+    // Nobody else is let in by a resource of this stack, nor by a bucket.
     for (name, resource) in template["Resources"].as_object().unwrap() {
         let kind = resource["Type"].as_str().unwrap();
         let may = !matches!(
@@ -138,6 +189,11 @@ fn each_function_may_do_this_and_nothing_else() {
             "AWS::Lambda::Permission" | "AWS::Lambda::Url" | "AWS::IAM::Policy" | "AWS::IAM::ManagedPolicy"
         );
         assert!(may && resource["Properties"].get("FunctionUrlConfig").is_none(), "{name}: {kind}");
+        if kind.ends_with("Policy") {
+            assert_eq!(kind, "AWS::S3::BucketPolicy", "{name}");
+            let statements = resource["Properties"]["PolicyDocument"]["Statement"].as_array().unwrap();
+            assert!(statements.iter().all(|statement| statement["Effect"] == "Deny"), "{name}");
+        }
     }
 }
 
@@ -148,7 +204,8 @@ async fn every_route_is_an_event_of_its_function() {
     let routes: [fn(_) -> Routes; 3] = [quipu_ingest::routes, quipu_query::routes, quipu_tokens::routes];
     for (function, routes) in FUNCTIONS.into_iter().zip(routes) {
         let (_, table) = routes(app.clone()).into_parts();
-        let of_code: BTreeSet<_> = table.into_iter().map(|r| (r.method, r.path.to_owned())).collect();
+        let of_code: BTreeSet<_> =
+            table.into_iter().map(|r| (r.method, r.path.replace("{*path}", "{path+}"))).collect();
         let mut of_template = BTreeSet::new();
         let events = &resource(&template, &format!("{function}Function"))["Properties"]["Events"];
         for (name, event) in events.as_object().unwrap() {
@@ -179,7 +236,7 @@ fn each_function_is_told_what_it_needs() {
         ("QUIPU_TABLE", json!({ "Ref": "Table" })),
     ]);
     assert_eq!(globals["Environment"]["Variables"], json!(for_all));
-    for function in FUNCTIONS {
+    for function in ALL_FUNCTIONS {
         let it = resource(&template, &format!("{function}Function"));
         let crate_name = function.to_ascii_lowercase();
         assert_eq!(it["Metadata"]["BuildMethod"], "rust-cargolambda");
@@ -195,6 +252,16 @@ fn each_function_is_told_what_it_needs() {
             "Tokens" => json!({ "Variables": {
                 "QUIPU_LOG_KEY": { "Fn::GetAtt": "LogKey.Arn" },
                 "QUIPU_BOOTSTRAP_SECRET": { "Ref": "BootstrapSecret" },
+            }}),
+            "Query" => json!({ "Variables": { "QUIPU_ARCHIVE_BUCKET": { "Ref": "ArchiveBucket" } } }),
+            "Archive" => json!({ "Variables": {
+                "QUIPU_LOG_KEY": { "Fn::GetAtt": "LogKey.Arn" },
+                "QUIPU_ARCHIVE_BUCKET": { "Ref": "ArchiveBucket" },
+                "QUIPU_STAGING_BUCKET": { "Ref": "StagingBucket" },
+                "QUIPU_ARCHIVE_QUEUE": { "Ref": "ArchiveQueue" },
+                "QUIPU_HOT_RETENTION": { "Ref": "HotRetention" },
+                "QUIPU_LOCK_DAYS": { "Fn::If": ["Locks", { "Ref": "LockDays" }, { "Ref": "AWS::NoValue" }] },
+                "QUIPU_LOCK_LOG": { "Fn::If": ["Locks", { "Ref": "LogLock" }, { "Ref": "AWS::NoValue" }] },
             }}),
             _ => Value::Null,
         };
@@ -227,6 +294,7 @@ fn the_table_and_the_keys_are_kept_and_guarded() {
                 { "AttributeName": "pk", "AttributeType": "S" },
                 { "AttributeName": "sk", "AttributeType": "S" },
                 { "AttributeName": "f", "AttributeType": "S" },
+                { "AttributeName": "o", "AttributeType": "S" },
                 { "AttributeName": "c", "AttributeType": "B" },
             ],
             "KeySchema": [
@@ -240,6 +308,13 @@ fn the_table_and_the_keys_are_kept_and_guarded() {
                     { "AttributeName": "c", "KeyType": "RANGE" },
                 ],
                 "Projection": { "ProjectionType": "INCLUDE", "NonKeyAttributes": ["m"] },
+            }, {
+                "IndexName": "open",
+                "KeySchema": [
+                    { "AttributeName": "o", "KeyType": "HASH" },
+                    { "AttributeName": "c", "KeyType": "RANGE" },
+                ],
+                "Projection": { "ProjectionType": "INCLUDE", "NonKeyAttributes": ["z"] },
             }],
         })
     );
@@ -255,6 +330,165 @@ fn the_table_and_the_keys_are_kept_and_guarded() {
         let account = json!({ "Fn::Sub": "arn:${AWS::Partition}:iam::${AWS::AccountId}:root" });
         assert_eq!(statements[0]["Principal"], json!({ "AWS": account }));
     }
+}
+
+/// What a value of a parameter gives the function, the code must take.
+#[test]
+fn the_archive_function_understands_the_parameters() {
+    let template = template();
+    let parameters = &template["Parameters"];
+    let off = json!({ "Fn::Equals": [{ "Ref": "LogLock" }, "off"] });
+    assert_eq!(template["Conditions"]["Locks"], json!({ "Fn::Not": [off] }));
+    let read = |set: &[(&str, &str)]| {
+        let fixed = ["QUIPU_ARCHIVE_BUCKET", "QUIPU_STAGING_BUCKET", "QUIPU_ARCHIVE_QUEUE"];
+        let set: BTreeMap<_, _> = fixed.map(|name| (name, "x")).iter().chain(set).copied().collect();
+        let variable = |name: &str| set.get(name).map(|value| (*value).to_owned());
+        (ArchiverConfig::read(variable), ArchiveConfig::read(variable))
+    };
+    assert_eq!(parameters["LogLock"]["Default"], "off");
+    assert_eq!(read(&[]).0.unwrap().lock, None);
+    for mode in parameters["LogLock"]["AllowedValues"].as_array().unwrap() {
+        for days in ["Default", "MinValue", "MaxValue"].map(|name| &parameters["LockDays"][name]) {
+            let (mode, days) = (mode.as_str().unwrap(), days.to_string());
+            if mode != "off" {
+                let config = read(&[("QUIPU_LOCK_LOG", mode), ("QUIPU_LOCK_DAYS", &days)]).0.unwrap();
+                let lock = config.lock.unwrap();
+                assert_eq!(lock.days.to_string(), days);
+                assert_eq!(lock.events, Mode::Governance, "compliance would stand against an erasure");
+                assert_eq!(lock.log == Mode::Compliance, mode == "compliance");
+                assert_ne!(lock.log, Mode::None);
+            }
+        }
+    }
+    assert_eq!(parameters["HotRetention"]["Default"], "off");
+    assert_eq!(parameters["HotRetention"]["AllowedPattern"], "off|[1-9][0-9]{0,3}d");
+    for (value, kept_ms) in [("off", None), ("1d", Some(86_400_000)), ("9999d", Some(9999 * 86_400_000))] {
+        let config = read(&[("QUIPU_HOT_RETENTION", value)]).1.unwrap();
+        assert_eq!(config.settings.hot_retention_ms, kept_ms, "{value}");
+    }
+}
+
+/// The emulator drops most of these settings.
+#[test]
+fn the_archive_is_kept_and_guarded() {
+    let template = template();
+    for name in ["ArchiveBucket", "ArchiveBucketPolicy"] {
+        let it = resource(&template, name);
+        assert_eq!((&it["DeletionPolicy"], &it["UpdateReplacePolicy"]), (&json!("Retain"), &json!("Retain")));
+    }
+    let everything = json!({
+        "BlockPublicAcls": true,
+        "BlockPublicPolicy": true,
+        "IgnorePublicAcls": true,
+        "RestrictPublicBuckets": true,
+    });
+    let sealed = json!([{ "ServerSideEncryptionByDefault": { "SSEAlgorithm": "AES256" } }]);
+    for name in ["ArchiveBucket", "StagingBucket"] {
+        let properties = &resource(&template, name)["Properties"];
+        assert_eq!(properties["PublicAccessBlockConfiguration"], everything, "{name}");
+        let owner = json!([{ "ObjectOwnership": "BucketOwnerEnforced" }]);
+        assert_eq!(properties["OwnershipControls"]["Rules"], owner, "{name}");
+        assert_eq!(properties["BucketEncryption"]["ServerSideEncryptionConfiguration"], sealed, "{name}");
+        let policy = &resource(&template, &format!("{name}Policy"))["Properties"];
+        assert_eq!(policy["Bucket"], json!({ "Ref": name }));
+        let tls_only = json!([{
+            "Sid": "TlsOnly",
+            "Effect": "Deny",
+            "Principal": "*",
+            "Action": "s3:*",
+            "Resource": [arn(name), within(name, "*")],
+            "Condition": { "Bool": { "aws:SecureTransport": "false" } },
+        }]);
+        assert_eq!(policy["PolicyDocument"]["Statement"], tls_only);
+    }
+    let archive = &resource(&template, "ArchiveBucket")["Properties"];
+    assert_eq!(archive["ObjectLockEnabled"], true);
+    assert_eq!(archive["VersioningConfiguration"], json!({ "Status": "Enabled" }));
+    // What is to be kept has no day on which it goes, and each object says itself how long it is locked.
+    for name in ["LifecycleConfiguration", "ObjectLockConfiguration"] {
+        assert!(archive.get(name).is_none(), "{name}");
+    }
+    let staging = &resource(&template, "StagingBucket")["Properties"];
+    for name in ["ObjectLockEnabled", "VersioningConfiguration"] {
+        assert!(staging.get(name).is_none(), "{name}: what is swept must be gone");
+    }
+    let rules = staging["LifecycleConfiguration"]["Rules"].as_array().unwrap();
+    assert_eq!(rules.len(), 1);
+    assert_eq!((&rules[0]["Status"], &rules[0]["ExpirationInDays"]), (&json!("Enabled"), &json!(1)));
+    assert_eq!(rules[0]["AbortIncompleteMultipartUpload"], json!({ "DaysAfterInitiation": 1 }));
+    assert!(rules[0].get("Prefix").or(rules[0].get("Filter")).is_none(), "of everything");
+}
+
+#[test]
+fn the_archiver_is_woken_and_what_fails_is_put_aside() {
+    let template = template();
+    let function = &resource(&template, "ArchiveFunction")["Properties"];
+    let timeout = function["Timeout"].as_i64().unwrap();
+    assert_eq!(timeout, 900, "a run may go on beginning batches for 10 min, and must end the last one");
+    assert_eq!(
+        function["Events"],
+        json!({
+            "EveryMinute": { "Type": "Schedule", "Properties": { "Schedule": "rate(1 minute)" } },
+            "Tenants": { "Type": "SQS", "Properties": {
+                "Queue": arn("ArchiveQueue"),
+                "BatchSize": 1,
+                "FunctionResponseTypes": ["ReportBatchItemFailures"],
+            }},
+        })
+    );
+    let queue = &resource(&template, "ArchiveQueue")["Properties"];
+    let visibility = queue["VisibilityTimeout"].as_i64().unwrap();
+    assert!(visibility >= 6 * timeout, "{visibility}");
+    let redrive = &queue["RedrivePolicy"];
+    assert_eq!(redrive["deadLetterTargetArn"], arn("ArchiveDeadLetters"));
+    let deliveries = redrive["maxReceiveCount"].as_i64().unwrap();
+    assert_eq!(deliveries, 3);
+    let kept = queue["MessageRetentionPeriod"].as_i64().unwrap();
+    assert!(kept > deliveries * visibility, "what fails would be gone before it is put aside");
+    let dead = &resource(&template, "ArchiveDeadLetters")["Properties"];
+    assert_eq!(dead["MessageRetentionPeriod"], 14 * 24 * 60 * 60);
+    for queue in [queue, dead] {
+        assert_eq!(queue["SqsManagedSseEnabled"], true);
+    }
+}
+
+/// An alarm on a metric that nobody writes never sounds.
+#[test]
+fn the_alarms_stand_on_what_is_measured() {
+    let template = template();
+    let source = std::fs::read_to_string(repository().join("functions/archive/src/metrics.rs")).unwrap();
+    for written in [r#"NAMESPACE: &str = "Quipu""#, r#""Dimensions": [["FunctionName"]]"#] {
+        assert!(source.contains(written), "{written}");
+    }
+    let of_function = json!([{ "Name": "FunctionName", "Value": { "Ref": "ArchiveFunction" } }]);
+    let mut ours = BTreeMap::new();
+    for (name, it) in template["Resources"].as_object().unwrap() {
+        if it["Type"] != "AWS::CloudWatch::Alarm" {
+            continue;
+        }
+        let alarm = &it["Properties"];
+        let told =
+            json!({ "Fn::If": ["HasAlarmTopic", [{ "Ref": "AlarmTopic" }], { "Ref": "AWS::NoValue" }] });
+        assert_eq!(alarm["AlarmActions"], told, "{name}");
+        if alarm["Namespace"] == "Quipu" {
+            assert_eq!(alarm["Dimensions"], of_function, "{name}");
+            let metric = alarm["MetricName"].as_str().unwrap();
+            assert!(source.contains(&format!("name: \"{metric}\"")), "{name}: {metric}");
+            let sounds = [&alarm["Statistic"], &alarm["Threshold"], &alarm["TreatMissingData"]];
+            ours.insert(metric, sounds.map(Value::to_string).join(" "));
+        }
+    }
+    let expected = [
+        ("ArchiveLag", r#""Maximum" 3600 "breaching""#),
+        ("ChainsBroken", r#""Sum" 0 "notBreaching""#),
+        ("LogsDamaged", r#""Sum" 0 "notBreaching""#),
+    ];
+    assert_eq!(ours, expected.map(|(metric, sounds)| (metric, sounds.to_owned())).into());
+    let dead = &resource(&template, "DeadLetters")["Properties"];
+    assert_eq!((&dead["Namespace"], &dead["Threshold"]), (&json!("AWS/SQS"), &json!(0)));
+    assert_eq!(dead["MetricName"], "ApproximateNumberOfMessagesVisible");
+    let queue = json!({ "Fn::GetAtt": "ArchiveDeadLetters.QueueName" });
+    assert_eq!(dead["Dimensions"], json!([{ "Name": "QueueName", "Value": queue }]));
 }
 
 #[test]

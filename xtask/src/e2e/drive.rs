@@ -14,25 +14,29 @@ use serde_json::{Value, json};
 use ureq::Agent;
 use ureq::http::{HeaderMap, Request};
 
-use super::emulator::{Stack, agent};
+use super::archive;
+use super::emulator::{Emulator, Stack, agent};
 
 /// A token may be cached this long (limits::TOKEN_CACHE_MS), and an answer takes a moment.
 const REVOCATION_PATIENCE: Duration = Duration::from_secs(32);
 
-struct Api<'s> {
-    stack: &'s Stack,
+/// The API of the stack.
+pub(super) struct Api<'s> {
+    pub(super) stack: &'s Stack,
     agent: Agent,
 }
 
-struct Reply {
+/// What it answered.
+pub(super) struct Reply {
     asked: String,
-    status: u16,
+    pub(super) status: u16,
     headers: HeaderMap,
-    text: String,
+    pub(super) bytes: Vec<u8>,
+    pub(super) text: String,
 }
 
 impl Reply {
-    fn expect(&self, status: u16) -> anyhow::Result<Value> {
+    pub(super) fn expect(&self, status: u16) -> anyhow::Result<Value> {
         ensure!(self.status == status, "{}: {} (not {status}) {}", self.asked, self.status, self.text);
         if self.text.is_empty() {
             return Ok(Value::Null);
@@ -41,7 +45,7 @@ impl Reply {
     }
 
     /// An error in our shape.
-    fn problem(&self, status: u16, code: &str) -> anyhow::Result<()> {
+    pub(super) fn problem(&self, status: u16, code: &str) -> anyhow::Result<()> {
         let body = self.expect(status)?;
         let is_problem = self.header("content-type") == "application/problem+json";
         let says = body["code"] == code && body["status"] == status && body["error"].is_string();
@@ -67,15 +71,16 @@ impl Api<'_> {
             _ => self.agent.run(request.body(body.to_vec())?),
         };
         let mut answer = answer.with_context(|| asked.clone())?;
-        let text = answer.body_mut().read_to_string().with_context(|| asked.clone())?;
-        Ok(Reply { asked, status: answer.status().as_u16(), headers: answer.headers().clone(), text })
+        let bytes = answer.body_mut().read_to_vec().with_context(|| asked.clone())?;
+        let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
+        Ok(Reply { asked, status, headers, text: String::from_utf8_lossy(&bytes).into_owned(), bytes })
     }
 
-    fn get(&self, token: &str, path: &str) -> anyhow::Result<Reply> {
+    pub(super) fn get(&self, token: &str, path: &str) -> anyhow::Result<Reply> {
         self.send("GET", path, &[("authorization", &format!("Bearer {token}"))], &[])
     }
 
-    fn post(&self, token: &str, path: &str, body: &Value) -> anyhow::Result<Reply> {
+    pub(super) fn post(&self, token: &str, path: &str, body: &Value) -> anyhow::Result<Reply> {
         let bearer = format!("Bearer {token}");
         let headers = [("authorization", bearer.as_str()), ("content-type", "application/json")];
         self.send("POST", path, &headers, body.to_string().as_bytes())
@@ -89,12 +94,12 @@ impl Api<'_> {
     }
 }
 
-fn event(session: &str, number: i64) -> Value {
+pub(super) fn event(session: &str, number: i64) -> Value {
     let payload = json!({ "number": number, "large": 9_007_199_254_740_993_i64 });
     json!({ "session_id": session, "agent_id": "driver", "event_type": "test.happened", "payload": payload })
 }
 
-pub(super) fn run(stack: &Stack, place: &Path, secret: &str) -> anyhow::Result<()> {
+pub(super) fn run(stack: &Stack, emulator: &Emulator, place: &Path, secret: &str) -> anyhow::Result<()> {
     ensure!(
         stack.output_url.starts_with("https://") && stack.output_url.ends_with("/live"),
         "{}",
@@ -118,9 +123,11 @@ pub(super) fn run(stack: &Stack, place: &Path, secret: &str) -> anyhow::Result<(
     ensure!(!revoked.header("quipu-effective-at").is_empty(), "{:?}", revoked.headers);
     let since = Instant::now();
 
+    archive::now(&api, emulator, &admin, &reply, place)?;
     read(&api, &admin, &reply)?;
     export(&api, &admin, &reply, place)?;
-    other_tenant(&api, &admin)?;
+    let acme = other_tenant(&api, &admin)?;
+    archive::verify(&api, emulator, &admin, place)?;
     loop {
         let answer = api.get(&reader, "/v1/events?limit=1")?;
         if answer.status != 200 {
@@ -131,7 +138,7 @@ pub(super) fn run(stack: &Stack, place: &Path, secret: &str) -> anyhow::Result<(
         sleep(Duration::from_millis(500));
     }
     eprintln!("a revoked token is refused after {:.1} s", since.elapsed().as_secs_f64());
-    Ok(())
+    archive::by_schedule(&api, &acme)
 }
 
 /// What API Gateway answers by itself, and the functions to who has no token.
@@ -143,7 +150,14 @@ fn strangers(api: &Api<'_>) -> anyhow::Result<()> {
         // With a bearer token API Gateway takes another way to the same answer.
         api.send(method, path, &[("authorization", "Bearer qp_x")], &[])?.problem(404, "not_found")?;
     }
-    for path in ["/v1/events", "/v1/auth/tokens", "/v1/log/key", "/api/sessions/a%20b"] {
+    for path in [
+        "/v1/events",
+        "/v1/auth/tokens",
+        "/v1/log/key",
+        "/v1/log/checkpoint",
+        "/v1/log/tile/0/000",
+        "/api/sessions/a%20b",
+    ] {
         api.send("GET", path, &[], &[])?.problem(401, "unauthorized")?;
     }
     Ok(())
@@ -239,7 +253,8 @@ fn export(api: &Api<'_>, admin: &str, reply: &Reply, place: &Path) -> anyhow::Re
     Ok(())
 }
 
-fn other_tenant(api: &Api<'_>, admin: &str) -> anyhow::Result<()> {
+/// Gives the other tenant's token.
+fn other_tenant(api: &Api<'_>, admin: &str) -> anyhow::Result<String> {
     api.post(admin, "/v1/tenants", &json!({ "tenant": "acme" }))?.expect(201)?;
     api.post(admin, "/v1/tenants", &json!({ "tenant": "acme" }))?.problem(409, "conflict")?;
     let (acme, _) = api.token(admin, &json!({ "tenant": "acme", "scopes": ["*"] }))?;
@@ -253,5 +268,5 @@ fn other_tenant(api: &Api<'_>, admin: &str) -> anyhow::Result<()> {
     ensure!(listed.as_array().is_some_and(|tokens| tokens.len() == 1), "{listed}");
     let tenants = api.get(admin, "/v1/tenants")?.expect(200)?;
     ensure!(tenants.as_array().is_some_and(|tenants| tenants.len() == 2), "{tenants}");
-    Ok(())
+    Ok(acme)
 }

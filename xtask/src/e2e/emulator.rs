@@ -2,7 +2,7 @@
 //!
 //! What it drops of this template while it imports the API is handed to it by its own API, as the deployed template
 //! has it: binary media types and gateway responses. What it drops of the table (time to live, point-in-time
-//! recovery, encryption) is held by `tests/it/deploy.rs`.
+//! recovery, encryption) and of the buckets (Object Lock, lifecycle, encryption) is held by `tests/it/deploy.rs`.
 
 use std::fs;
 use std::net::TcpListener;
@@ -38,6 +38,10 @@ pub(super) struct Stack {
     pub(super) host: String,
     /// The output `Url`, with AWS's own host name.
     pub(super) output_url: String,
+    /// The output `ArchiveBucketName`.
+    pub(super) bucket: String,
+    /// The output `ArchiveNow`.
+    pub(super) archive_now: String,
     /// The template after SAM's transform.
     pub(super) template: Value,
 }
@@ -99,10 +103,14 @@ impl Emulator {
     /// A stack whose deployment has ended, completed as this module's header says.
     pub(super) fn stack(&self, name: &str) -> anyhow::Result<Stack> {
         let answer = self.cloudformation(&format!("Action=DescribeStacks&StackName={name}"))?;
-        let output_url = between(&answer, "<OutputKey>Url</OutputKey>", "</OutputValue>")
-            .and_then(|rest| rest.rsplit_once("<OutputValue>"))
-            .map(|(_, url)| unescape(url))
-            .with_context(|| format!("no output Url: {answer}"))?;
+        let output = |name: &str| {
+            between(&answer, &format!("<OutputKey>{name}</OutputKey>"), "</OutputValue>")
+                .and_then(|rest| rest.rsplit_once("<OutputValue>"))
+                .map(|(_, value)| unescape(value))
+                .with_context(|| format!("no output {name}: {answer}"))
+        };
+        let (output_url, bucket, archive_now) =
+            (output("Url")?, output("ArchiveBucketName")?, output("ArchiveNow")?);
         let id = between(&output_url, "https://", ".").context("an API has an id")?.to_owned();
         let answer =
             self.cloudformation(&format!("Action=GetTemplate&TemplateStage=Processed&StackName={name}"))?;
@@ -110,7 +118,8 @@ impl Emulator {
         let template: Value = serde_json::from_str(&unescape(template)).context("a processed template")?;
         self.complete_api(&id, &template["Resources"]["Api"]["Properties"]["Body"])?;
         let host = format!("{id}.execute-api.localhost:{}", self.port);
-        Ok(Stack { url: format!("http://127.0.0.1:{}/live", self.port), host, output_url, template })
+        let url = format!("http://127.0.0.1:{}/live", self.port);
+        Ok(Stack { url, host, output_url, bucket, archive_now, template })
     }
 
     fn complete_api(&self, id: &str, body: &Value) -> anyhow::Result<()> {
@@ -138,6 +147,26 @@ impl Emulator {
         self.ask("cloudformation", "POST", "/", "application/x-www-form-urlencoded", None, &body)
     }
 
+    /// Runs a function and waits for its answer.
+    pub(super) fn invoke(&self, function: &str, event: &Value) -> anyhow::Result<Value> {
+        let path = format!("/2015-03-31/functions/{function}/invocations");
+        let text = self.ask("lambda", "POST", &path, "application/json", None, &event.to_string())?;
+        let answer: Value = serde_json::from_str(&text).with_context(|| format!("{function}: {text}"))?;
+        ensure!(answer["errorMessage"].is_null(), "{function}: {answer}");
+        Ok(answer)
+    }
+
+    /// An object, as the account's owner reads it.
+    pub(super) fn object(&self, bucket: &str, key: &str) -> anyhow::Result<Vec<u8>> {
+        self.exchange("s3", "GET", &object_path(bucket, key), "application/octet-stream", None, &[])
+    }
+
+    /// Writes over an object, as the account's owner may.
+    pub(super) fn put_object(&self, bucket: &str, key: &str, bytes: &[u8]) -> anyhow::Result<()> {
+        self.exchange("s3", "PUT", &object_path(bucket, key), "application/octet-stream", None, bytes)
+            .map(drop)
+    }
+
     fn ask(
         &self,
         service: &str,
@@ -147,21 +176,39 @@ impl Emulator {
         target: Option<&str>,
         body: &str,
     ) -> anyhow::Result<String> {
+        let answer = self.exchange(service, method, path, content_type, target, body.as_bytes())?;
+        String::from_utf8(answer).with_context(|| format!("{service} {method} {path}: no text"))
+    }
+
+    fn exchange(
+        &self,
+        service: &str,
+        method: &str,
+        path: &str,
+        content_type: &str,
+        target: Option<&str>,
+        body: &[u8],
+    ) -> anyhow::Result<Vec<u8>> {
         let host = format!("127.0.0.1:{}", self.port);
         let mut request = Request::builder().method(method).uri(format!("http://{host}{path}"));
         request = request.header("content-type", content_type);
-        for (name, value) in sign::headers(service, method, &host, path, body.as_bytes()) {
+        for (name, value) in sign::headers(service, method, &host, path, body) {
             request = request.header(name, value);
         }
         if let Some(target) = target {
             request = request.header("x-amz-target", target);
         }
-        let mut answer = self.agent.run(request.body(body.to_owned())?)?;
-        let text = answer.body_mut().read_to_string()?;
+        let answer = match method {
+            "GET" => self.agent.run(request.body(())?),
+            _ => self.agent.run(request.body(body.to_vec())?),
+        };
+        let mut answer = answer?;
+        let bytes = answer.body_mut().read_to_vec()?;
         if !answer.status().is_success() {
+            let text = String::from_utf8_lossy(&bytes);
             bail!("{service} {method} {path}: {} {text}", answer.status());
         }
-        Ok(text)
+        Ok(bytes)
     }
 
     /// What the functions logged, and the emulator's last words.
@@ -210,8 +257,11 @@ impl Drop for Emulator {
 
 /// The emulator's address and owner, and none of the caller's own credentials.
 fn credentials(command: &mut Command, port: u16) {
-    for name in ["AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL_DYNAMODB", "AWS_ENDPOINT_URL_KMS"] {
+    for name in ["AWS_PROFILE", "AWS_SESSION_TOKEN"] {
         command.env_remove(name);
+    }
+    for service in ["DYNAMODB", "KMS", "S3", "SQS"] {
+        command.env_remove(format!("AWS_ENDPOINT_URL_{service}"));
     }
     command
         .env("AWS_ENDPOINT_URL", format!("http://127.0.0.1:{port}"))
@@ -222,6 +272,11 @@ fn credentials(command: &mut Command, port: u16) {
         .env("AWS_CONFIG_FILE", "/dev/null")
         .env("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
         .env("AWS_EC2_METADATA_DISABLED", "true");
+}
+
+/// An object's place in the request line: a key of the archive has `=` beside what needs no escape.
+fn object_path(bucket: &str, key: &str) -> String {
+    format!("/{bucket}/{}", key.replace('=', "%3D"))
 }
 
 fn between<'t>(text: &'t str, start: &str, end: &str) -> Option<&'t str> {

@@ -5,6 +5,7 @@
 //! allow fails. Between the functions and the emulator stands a recorder for each function, for the conditions that
 //! the emulator cannot judge. What else differs from AWS is in the table of `variant.rs` and in `emulator.rs`.
 
+mod archive;
 mod drive;
 mod emulator;
 mod policy;
@@ -25,7 +26,7 @@ use emulator::{Emulator, Stack};
 use recorder::Recorder;
 
 /// The functions: folders of `functions/`, binaries with `quipu-` before them, resources with a capital.
-pub(crate) const FUNCTIONS: [&str; 3] = ["ingest", "query", "tokens"];
+pub(crate) const FUNCTIONS: [&str; 4] = ["ingest", "query", "tokens", "archive"];
 
 /// The bootstrap secret of the stack.
 const SECRET: &str = "end-to-end-bootstrap-secret";
@@ -75,7 +76,7 @@ pub(crate) fn run(args: &E2eArgs) -> anyhow::Result<()> {
     }
     let stack = deploy(&sam, &emulator, &template, &place)?;
     eprintln!("--- {:.0} s: drive {}", started.elapsed().as_secs_f64(), stack.url);
-    let driven = drive::run(&stack, &place, SECRET).and_then(|()| {
+    let driven = drive::run(&stack, &emulator, &place, SECRET).and_then(|()| {
         policy::check(&stack.template, &FUNCTIONS.into_iter().zip(&recorders).collect::<Vec<_>>())
     });
     if driven.is_err() {
@@ -88,14 +89,11 @@ pub(crate) fn run(args: &E2eArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Builds the functions for this machine, and what checks their exports.
+/// Builds the functions for this machine, and what checks their exports and the archive.
 fn build() -> anyhow::Result<()> {
     let mut command = cargo();
     // As the test command builds everything, so that nothing is built twice.
-    command.args(["build", "--workspace", "--all-features", "--bin", "quipu"]);
-    for function in FUNCTIONS {
-        command.args(["--bin", &format!("quipu-{function}")]);
-    }
+    command.args(["build", "--workspace", "--all-features", "--all-targets"]);
     shell::run("build the functions and the verifier", &mut command)
 }
 

@@ -13,27 +13,40 @@ struct Change {
     find: &'static str,
     /// How often that stands in the template: not once more, not once less.
     times: usize,
-    /// What stands there instead: `{place}` is the working directory, `{0}` to `{2}` the recorders' ports.
+    /// What stands there instead: `{place}` is the working directory, `{0}` to `{3}` the recorders' ports.
     replace: &'static str,
 }
 
 /// The differences.
-const CHANGES: [Change; 8] = [
+const CHANGES: [Change; 12] = [
     // The functions are built for this machine by cargo, not by `sam build` for Lambda's: SAM packs these folders.
     Change { find: "CodeUri: ../functions/ingest", times: 1, replace: "CodeUri: {place}/ingest" },
     Change { find: "CodeUri: ../functions/query", times: 1, replace: "CodeUri: {place}/query" },
     Change { find: "CodeUri: ../functions/tokens", times: 1, replace: "CodeUri: {place}/tokens" },
+    Change { find: "CodeUri: ../functions/archive", times: 1, replace: "CodeUri: {place}/archive" },
     // The emulator's IAM knows no condition key of KMS and would refuse these calls; `policy.rs` judges them instead.
     Change {
         find: "\n                Condition: { StringEquals: { 'kms:EncryptionContext:quipu': receipt-key } }",
-        times: 3,
+        times: 4,
         replace: "",
     },
     Change {
         find: "\n                Condition: { StringEquals: { 'kms:MessageType': RAW, \
                'kms:SigningAlgorithm': ED25519_SHA_512 } }",
-        times: 1,
+        times: 2,
         replace: "",
+    },
+    // The emulator is asked without TLS: it is held to the opposite, so that the policies still have their say.
+    Change {
+        find: "Condition: { Bool: { 'aws:SecureTransport': 'false' } }",
+        times: 2,
+        replace: "Condition: { Bool: { 'aws:SecureTransport': 'true' } }",
+    },
+    // On AWS this action covers both calls; the emulator asks for each by its own name.
+    Change {
+        find: "Action: [sqs:SendMessage]",
+        times: 1,
+        replace: "Action: [sqs:SendMessage, sqs:SendMessageBatch]",
     },
     // Each function calls through its recorder.
     Change {
@@ -44,18 +57,26 @@ const CHANGES: [Change; 8] = [
                   AWS_ENDPOINT_URL_KMS: http://127.0.0.1:{0}\n",
     },
     Change {
-        find: "      LoggingConfig: { LogGroup: !Ref QueryLogs }\n",
+        find: "      LoggingConfig: { LogGroup: !Ref QueryLogs }\n      Environment:\n        Variables:\n",
         times: 1,
         replace: "      LoggingConfig: { LogGroup: !Ref QueryLogs }\n      Environment:\n        Variables:\n          \
                   AWS_ENDPOINT_URL_DYNAMODB: http://127.0.0.1:{1}\n          \
                   AWS_ENDPOINT_URL_KMS: http://127.0.0.1:{1}\n",
     },
     Change {
-        find: "          QUIPU_LOG_KEY: !GetAtt LogKey.Arn\n",
+        find: "          QUIPU_BOOTSTRAP_SECRET: !Ref BootstrapSecret\n",
         times: 1,
-        replace: "          QUIPU_LOG_KEY: !GetAtt LogKey.Arn\n          \
+        replace: "          QUIPU_BOOTSTRAP_SECRET: !Ref BootstrapSecret\n          \
                   AWS_ENDPOINT_URL_DYNAMODB: http://127.0.0.1:{2}\n          \
                   AWS_ENDPOINT_URL_KMS: http://127.0.0.1:{2}\n",
+    },
+    // And what the schedule finds is archived at once, not after a quarter of an hour.
+    Change {
+        find: "          QUIPU_ARCHIVE_QUEUE: !Ref ArchiveQueue\n",
+        times: 1,
+        replace: "          QUIPU_ARCHIVE_QUEUE: !Ref ArchiveQueue\n          QUIPU_ARCHIVE_MAX_AGE: 1s\n          \
+                  AWS_ENDPOINT_URL_DYNAMODB: http://127.0.0.1:{3}\n          \
+                  AWS_ENDPOINT_URL_KMS: http://127.0.0.1:{3}\n",
     },
 ];
 
@@ -112,7 +133,7 @@ mod tests {
     fn the_template_is_as_the_changes_expect() {
         let mut text = fs::read_to_string(root().join("infra/template.yaml")).unwrap();
         for change in &CHANGES {
-            text = apply(&text, change, Path::new("/x"), &[1, 2, 3]).unwrap();
+            text = apply(&text, change, Path::new("/x"), &[1, 2, 3, 4]).unwrap();
         }
         assert!(!text.contains("kms:MessageType") && text.contains("CodeUri: /x/query"));
     }
