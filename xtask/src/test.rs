@@ -16,10 +16,11 @@ pub(crate) fn run(args: &TestArgs) -> anyhow::Result<()> {
     let ministack = tools::ministack()?;
     let dynoxide = tools::dynoxide()?;
     docs::run(&docs::DocsArgs { check: true })?;
-    // The tests drive the real binary; both builds share their dependencies.
+    // The tests drive the real binary. All targets, so that the features of dependencies are those of the tests, and
+    // nothing is built twice.
     shell::run(
-        "build the server",
-        cargo().args(["build", "--workspace", "--all-features", "--bin", "quipu"]),
+        "build everything",
+        cargo().args(["build", "--workspace", "--all-features", "--all-targets"]),
     )?;
     let mut tests = cargo();
     tests.args(["test", "--workspace", "--all-features", "--no-fail-fast"]);
