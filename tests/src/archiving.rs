@@ -1,6 +1,6 @@
 //! A ledger with an archive, taken apart and put together again: what the tests of the archiver run on.
 
-use std::path::PathBuf;
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::sync::Arc;
 
 use quipu_core::archive::{ArchiveSettings, Archiver, Close, RunError, RunReport};
@@ -9,12 +9,14 @@ use quipu_core::event::{NewEvent, Redactions};
 use quipu_core::ids::{AgentId, ComplianceTag, EventType, SessionId, Severity, TenantId};
 use quipu_core::ledger::{Appended, Ledger};
 use quipu_core::log::signer::LocalSigner;
-use quipu_core::note::NoteSigner;
-use quipu_core::objects::{Directory, ObjectStore};
+use quipu_core::note::{NoteSigner, VerifierKey};
+use quipu_core::objects::{Directory, ObjectStore, S3Bucket};
 use quipu_core::statement::log_key_name;
 use quipu_core::store::Store;
 use quipu_core::store::embedded::{DataDir, EmbeddedOptions, EmbeddedStore};
 use quipu_core::time::Micros;
+
+use crate::Emulator;
 
 /// The stores that a ledger and its archive lie in.
 #[derive(Clone)]
@@ -56,6 +58,36 @@ impl Ground {
         }
     }
 
+    /// A table and two buckets, on the emulators.
+    pub async fn aws() -> Self {
+        let url = Emulator::ministack().url();
+        let client = crate::connection(url, None).s3();
+        let bucket = async || {
+            let name = format!("quipu-{:016x}", RandomState::new().build_hasher().finish());
+            client.create_bucket().bucket(&name).send().await.expect("a bucket");
+            Arc::new(S3Bucket::new(&crate::connection(url, None), &name))
+        };
+        Self {
+            store: crate::fresh_store(Emulator::dynoxide()),
+            objects: bucket().await,
+            staging: bucket().await,
+            keys: Keys::Test,
+            clock: Arc::new(SystemClock),
+        }
+    }
+
+    fn signer(&self) -> NoteSigner {
+        match &self.keys {
+            Keys::Of(data) => data.log_signer().expect("the log key"),
+            Keys::Test => NoteSigner::from_seed(&log_key_name("test"), &[1; 32]).expect("a key"),
+        }
+    }
+
+    /// What verifies its log.
+    pub fn log_key(&self) -> VerifierKey {
+        self.signer().verifier().clone()
+    }
+
     /// A ledger: one process of several.
     pub fn ledger(&self) -> Arc<Ledger> {
         let (store, clock) = (self.store.clone(), self.clock.clone());
@@ -67,11 +99,7 @@ impl Ground {
 
     /// An archiver: one process of several.
     pub fn archiver(&self, settings: ArchiveSettings) -> Archiver {
-        let key = match &self.keys {
-            Keys::Of(data) => data.log_signer().expect("the log key"),
-            Keys::Test => NoteSigner::from_seed(&log_key_name("test"), &[1; 32]).expect("a key"),
-        };
-        let signer = Arc::new(LocalSigner::new(key));
+        let signer = Arc::new(LocalSigner::new(self.signer()));
         Archiver::new(self.ledger(), self.objects.clone(), self.staging.clone(), signer, settings)
     }
 
@@ -102,9 +130,4 @@ pub fn note(session: &str, text: &str) -> NewEvent {
 pub async fn append(ledger: &Ledger, tenant: &TenantId, session: &str, text: &str, count: usize) -> Appended {
     let events = (0..count).map(|index| note(session, &format!("{text} {index}"))).collect();
     ledger.append(tenant, events, None).await.expect("an append")
-}
-
-/// The archive of a data directory.
-pub fn archive_of(path: &std::path::Path) -> PathBuf {
-    path.join("archive")
 }

@@ -3,7 +3,6 @@
 //! one batch, nothing lies where SQL would count it twice, and the whole verifies.
 
 use std::collections::BTreeSet;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -17,8 +16,9 @@ use quipu_core::objects::{ObjectError, ObjectStore};
 use quipu_core::store::StoreError;
 use quipu_core::store::faulty::{Chances, Fault, Faulty, Gate, Op};
 use quipu_core::time::Micros;
-use quipu_core::verify::{Options, Verdict, verify_data_dir};
+use quipu_core::verify::{Options, Report, Verdict, verify_archive, verify_data_dir};
 use quipu_tests::archiving::{Ground, append};
+use tokio::runtime::Handle;
 
 const SESSIONS: [&str; 3] = ["s1", "s2", "s3"];
 /// Of `s1` and `s2` once, then of all three.
@@ -30,9 +30,57 @@ fn tenant() -> TenantId {
     TenantId::default_tenant()
 }
 
+/// Where a ledger and its archive lie.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// A data directory.
+    Directory,
+    /// A DynamoDB table and two buckets of S3.
+    Aws,
+}
+
+/// A fresh ground, and what it lies in.
+struct World {
+    ground: Ground,
+    dir: Option<tempfile::TempDir>,
+}
+
+impl World {
+    async fn fresh(kind: Kind) -> Self {
+        match kind {
+            Kind::Directory => {
+                let dir = tempfile::tempdir().unwrap();
+                Self { ground: Ground::directory(dir.path()), dir: Some(dir) }
+            }
+            Kind::Aws => Self { ground: Ground::aws().await, dir: None },
+        }
+    }
+
+    /// The offline verifier's word on the whole.
+    async fn verify(self) -> Report {
+        match self.dir {
+            Some(dir) => {
+                // The store is closed before its file is looked at.
+                drop(self.ground);
+                verify_data_dir(dir.path(), &Options::default(), &|_| {})
+            }
+            None => {
+                let pinned_key = Some(self.ground.log_key());
+                let options = Options { pinned_key, ..Options::default() };
+                // The verifier keeps to the thread that it was begun on.
+                let objects = self.ground.objects.as_ref();
+                tokio::task::block_in_place(|| {
+                    Handle::current().block_on(verify_archive(objects, &options, &|_| {}))
+                })
+            }
+        }
+    }
+}
+
 /// A ledger with one batch in its archive and the makings of another in its hot tier.
-async fn prepared(path: &Path) -> Ground {
-    let ground = Ground::directory(path);
+async fn prepared(kind: Kind) -> World {
+    let world = World::fresh(kind).await;
+    let ground = &world.ground;
     let ledger = ground.ledger();
     ledger.ensure_default_tenant().await.unwrap();
     for session in &SESSIONS[..2] {
@@ -42,20 +90,19 @@ async fn prepared(path: &Path) -> Ground {
     for session in SESSIONS {
         append(&ledger, &tenant(), session, "after", AFTER).await;
     }
-    ground
+    world
 }
 
 /// The next run heals whatever was left; then everything is as if nothing had gone wrong.
-async fn healed(ground: Ground, path: &Path, what: &str) {
+async fn healed(world: World, what: &str) {
+    let ground = &world.ground;
     let again = ground.archive(&tenant()).await;
     again.unwrap_or_else(|e| panic!("{what}: the next run: {e}"));
     let idle = ground.archive(&tenant()).await.unwrap();
     assert!(idle.batches.is_empty() && idle.oldest_open.is_none(), "{what}: something was left: {idle:?}");
     whole(ground.objects.as_ref(), EVENTS, what).await;
     assert!(ground.staging.list("", None, 10).await.unwrap().is_empty(), "{what}: something is still staged");
-    // The store is closed before its file is looked at.
-    drop(ground);
-    let report = verify_data_dir(path, &Options::default(), &|_| {});
+    let report = world.verify().await;
     assert_eq!((report.verdict, report.events), (Verdict::Valid, EVENTS), "{what}: {report}");
 }
 
@@ -93,10 +140,21 @@ enum Step {
     Staging(ObjectOp, usize),
 }
 
+impl Step {
+    fn is_write(&self) -> bool {
+        match self {
+            Self::Store(op, _) => {
+                matches!(op, Op::AdvancePointer | Op::MarkArchived | Op::PutBatch | Op::MarkRecorded)
+            }
+            Self::Archive(op, _) | Self::Staging(op, _) => ObjectOp::WRITES.contains(op),
+        }
+    }
+}
+
 /// Every call that a run without faults makes.
-async fn steps() -> Vec<Step> {
-    let dir = tempfile::tempdir().unwrap();
-    let mut ground = prepared(dir.path()).await;
+async fn steps(kind: Kind) -> Vec<Step> {
+    let world = prepared(kind).await;
+    let mut ground = world.ground.clone();
     let store = Arc::new(Faulty::new(ground.store.clone()));
     let objects = Arc::new(FaultyObjects::new(ground.objects.clone()));
     let staging = Arc::new(FaultyObjects::new(ground.staging.clone()));
@@ -223,7 +281,7 @@ async fn settle(settles: Vec<Settle>) -> bool {
 /// Cases that run at once: two cores.
 const AT_ONCE: usize = 4;
 
-async fn every_step(cases: Vec<(Step, Wrong)>, twice: bool) {
+async fn every_step(kind: Kind, cases: Vec<(Step, Wrong)>, twice: bool) {
     let places = Arc::new(tokio::sync::Semaphore::new(AT_ONCE));
     let mut running = tokio::task::JoinSet::new();
     for (step, wrong) in cases {
@@ -231,9 +289,8 @@ async fn every_step(cases: Vec<(Step, Wrong)>, twice: bool) {
         running.spawn(async move {
             let _place = places.acquire().await.unwrap();
             let what = format!("{step:?} {wrong:?}");
-            let dir = tempfile::tempdir().unwrap();
-            let ground = prepared(dir.path()).await;
-            let (faulty, settles) = with_fault(&ground, step, wrong);
+            let world = prepared(kind).await;
+            let (faulty, settles) = with_fault(&world.ground, step, wrong);
             // It may end well or not: a fault of a read that is asked again is no failure.
             let run = tokio::time::timeout(Duration::from_secs(60), faulty.archive(&tenant())).await;
             assert!(run.is_ok(), "{what}: a run that does not end");
@@ -242,7 +299,7 @@ async fn every_step(cases: Vec<(Step, Wrong)>, twice: bool) {
             }
             drop(faulty);
             assert!(settle(settles).await, "{what}: the fault never happened");
-            healed(ground, dir.path(), &what).await;
+            healed(world, &what).await;
         });
     }
     while let Some(done) = running.join_next().await {
@@ -252,35 +309,38 @@ async fn every_step(cases: Vec<(Step, Wrong)>, twice: bool) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn p1_p8_every_step_with_every_fault() {
-    let cases = steps().await.into_iter();
+    let cases = steps(Kind::Directory).await.into_iter();
     let cases = cases.flat_map(|step| Wrong::at(step).into_iter().map(move |wrong| (step, wrong)));
-    every_step(cases.collect(), false).await;
+    every_step(Kind::Directory, cases.collect(), false).await;
 }
 
 /// The process is not restarted: the same archiver comes again.
 #[tokio::test(flavor = "multi_thread")]
 async fn p1_p8_run_twice() {
-    let steps = steps().await;
-    let writes = steps.into_iter().filter(|step| match step {
-        Step::Store(op, _) => {
-            matches!(op, Op::AdvancePointer | Op::MarkArchived | Op::PutBatch | Op::MarkRecorded)
-        }
-        Step::Archive(op, _) | Step::Staging(op, _) => {
-            matches!(op, ObjectOp::Put | ObjectOp::PutAbsent | ObjectOp::Delete)
-        }
-    });
+    let writes = steps(Kind::Directory).await.into_iter().filter(Step::is_write);
     let cases = writes.flat_map(|step| [(step, Wrong::Lost), (step, Wrong::AppliedThenErrored)]);
-    every_step(cases.collect(), true).await;
+    every_step(Kind::Directory, cases.collect(), true).await;
+}
+
+/// On DynamoDB and S3, where a call costs milliseconds: the steps that change something.
+#[tokio::test(flavor = "multi_thread")]
+async fn p1_p8_every_write_with_faults_on_aws() {
+    let writes = steps(Kind::Aws).await.into_iter().filter(Step::is_write);
+    let cases = writes.flat_map(|step| {
+        let wrongs = [Wrong::Lost, Wrong::AppliedThenErrored, Wrong::AppliedLate, Wrong::CrashedAfter];
+        wrongs.map(|wrong| (step, wrong))
+    });
+    every_step(Kind::Aws, cases.collect(), false).await;
 }
 
 /// A process sleeps before one of its steps; others archive everything meanwhile, and more; then it wakes and goes on
 /// as if nothing had been. It must harm nothing.
 #[tokio::test(flavor = "multi_thread")]
 async fn p1_p8_woken_late_after_another_run() {
-    for step in steps().await {
+    for step in steps(Kind::Directory).await {
         let what = format!("{step:?} woken late");
-        let dir = tempfile::tempdir().unwrap();
-        let ground = prepared(dir.path()).await;
+        let world = prepared(Kind::Directory).await;
+        let ground = world.ground.clone();
         let gate = Gate::default();
         let (sleeper, settles) = with_fault(&ground, step, Wrong::SleepsBefore(gate.clone()));
         let late = tokio::spawn(async move { sleeper.archive(&tenant()).await });
@@ -297,7 +357,7 @@ async fn p1_p8_woken_late_after_another_run() {
         ground.archive(&tenant()).await.unwrap_or_else(|e| panic!("{what}: the last run: {e}"));
         whole(ground.objects.as_ref(), EVENTS + 1, &what).await;
         drop(ground);
-        let report = verify_data_dir(dir.path(), &Options::default(), &|_| {});
+        let report = world.verify().await;
         assert_eq!((report.verdict, report.events), (Verdict::Valid, EVENTS + 1), "{what}: {report}");
     }
 }
