@@ -24,6 +24,7 @@ pub mod note;
 pub mod objects;
 pub mod random;
 pub mod segment;
+mod sha256;
 pub mod statement;
 pub mod store;
 pub mod summary;

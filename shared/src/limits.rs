@@ -197,6 +197,10 @@ pub const ARCHIVE_FOOTER_BYTES_MAX: u64 = 8 * 1024 * 1024;
 /// Rows that are read back at once, at most.
 pub const ARCHIVE_READ_ROWS: usize = 1024;
 
+/// Rows that are checked together: enough to fill the lanes of the hashes, few enough to stay in a cache (about 600
+/// bytes each).
+pub const ARCHIVE_ROWS_TOGETHER: usize = 128;
+
 /// Bytes of columns that the rows read back at once should take, besides the pages they begin and end in.
 pub const ARCHIVE_READ_BYTES: usize = 16 * 1024 * 1024;
 

@@ -115,6 +115,17 @@ impl BatchReader {
         &self,
         mut each: impl FnMut(&Row<'_>) -> ControlFlow<B>,
     ) -> Result<Option<B>, ArchiveError> {
+        self.chunks(|rows| rows.iter().try_for_each(&mut each))
+    }
+
+    /// As [`Self::rows`], with some rows at a time: at least one, at most [`limits::ARCHIVE_ROWS_TOGETHER`].
+    ///
+    /// # Errors
+    /// As [`Self::rows`].
+    pub fn chunks<B>(
+        &self,
+        mut each: impl FnMut(&[Row<'_>]) -> ControlFlow<B>,
+    ) -> Result<Option<B>, ArchiveError> {
         for index in 0..self.groups.len() {
             let mut reader = guard(|| self.group(index, ProjectionMask::all()))?;
             let mut left = self.groups[index];
@@ -122,8 +133,12 @@ impl BatchReader {
                 let rows = batch.num_rows();
                 left = left.checked_sub(rows as u64).ok_or_else(too_many)?;
                 let table = Table::of(&batch)?;
-                for at in 0..rows {
-                    if let ControlFlow::Break(end) = each(&table.row(at)) {
+                let mut together = Vec::with_capacity(rows.min(limits::ARCHIVE_ROWS_TOGETHER));
+                for from in (0..rows).step_by(limits::ARCHIVE_ROWS_TOGETHER) {
+                    together.clear();
+                    let to = rows.min(from + limits::ARCHIVE_ROWS_TOGETHER);
+                    together.extend((from..to).map(|at| table.row(at)));
+                    if let ControlFlow::Break(end) = each(&together) {
                         return Ok(Some(end));
                     }
                 }

@@ -9,6 +9,7 @@ use std::ops::Range;
 use sha2::{Digest, Sha256};
 
 use crate::limits;
+use crate::sha256::{self, Message};
 
 /// A hash of the tree.
 pub type Hash = [u8; 32];
@@ -18,6 +19,12 @@ pub fn leaf_hash(entry: &[u8; 32]) -> Hash {
     let mut bytes = [0; 33];
     bytes[1..].copy_from_slice(entry);
     Sha256::digest(bytes).into()
+}
+
+/// [`leaf_hash`] of many entries, in their order.
+pub(crate) fn leaf_hashes<'e>(entries: impl Iterator<Item = &'e [u8; 32]>) -> Vec<Hash> {
+    let messages = entries.map(|entry| Message::prefixed(&[0], entry));
+    sha256::each(&messages.collect::<Vec<_>>())
 }
 
 /// The hash of a node: SHA-256(0x01 || left || right).
@@ -95,13 +102,20 @@ pub(super) fn join(roots: &[Hash]) -> Option<Hash> {
 }
 
 /// The root of a perfect tree over 1, 2, 4, … hashes. Uses `level` as its scratch.
-pub(super) fn perfect_root(level: &mut [Hash]) -> Hash {
+pub(crate) fn perfect_root(level: &mut [Hash]) -> Hash {
     assert!(level.len().is_power_of_two(), "a perfect tree");
     let mut width = level.len();
     while width > 1 {
         width /= 2;
-        for at in 0..width {
-            level[at] = node_hash(&level[2 * at], &level[2 * at + 1]);
+        if width < sha256::FEW {
+            for at in 0..width {
+                level[at] = node_hash(&level[2 * at], &level[2 * at + 1]);
+            }
+        } else {
+            let pairs = level[..2 * width].as_chunks::<2>().0.iter();
+            let nodes = pairs.map(|[left, right]| Message::pair(&[1], left, right));
+            let nodes = sha256::each(&nodes.collect::<Vec<_>>());
+            level[..width].copy_from_slice(&nodes);
         }
     }
     level[0]

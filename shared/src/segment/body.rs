@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 
-use crate::chain::Hasher;
+use crate::chain::{Hasher, content_digests};
 use crate::codec::{Cursor, Malformed, put_bytes, put_signed, put_varint};
 use crate::event::{Content, EventRef, Redactions};
 use crate::ids::{CommitId, EventHash, Seq, SessionId, Severity, TenantId};
@@ -185,7 +185,15 @@ pub fn chain(
     let mut placed = Vec::with_capacity(events.len());
     let mut summary: Option<Summary> = None;
     let mut prev = prev_hash;
-    for (index, (Numbered { number, event }, salt)) in events.iter().zip(salts).enumerate() {
+    // The hashes wait for each other, the contents do not.
+    let contents = events
+        .iter()
+        .zip(salts)
+        .map(|(Numbered { event, .. }, salt)| (*salt, event.payload.as_str(), event.metadata.as_str()));
+    let digests = content_digests(contents);
+    for (index, ((Numbered { number, event }, salt), digest)) in
+        events.iter().zip(salts).zip(&digests).enumerate()
+    {
         let pii_types = event.pii_types.join(",");
         let mut chained = EventRef {
             sequence: first.checked_add(index as u64).expect("sequences end at 2^63"),
@@ -203,7 +211,7 @@ pub fn chain(
             prev_hash: prev,
             hash: EventHash::ZERO,
         };
-        chained.hash = hasher.hash(&chained);
+        chained.hash = hasher.hash_with(&chained, digest);
         prev = chained.hash;
         columns.push(*number, &chained);
         match &mut summary {

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::chain::{ChainCheck, ChainError};
+use crate::chain::{ChainCheck, ChainError, Hashes};
 use crate::event::Content;
 use crate::ids::{EventHash, Seq, SessionId, TenantId};
 use crate::segment::{Head, SegmentMeta, SegmentReader, SegmentView};
@@ -180,6 +180,28 @@ impl Check<'_> {
         hashed: HashedBytes,
         erased: &mut u64,
     ) -> Result<Summary, BadSession> {
+        let (first, events) = (chain.count(), self.counts.events);
+        let mut hashes = Hashes::default();
+        let end = self.unhashed(stored, view, chain, hashed, erased, &mut hashes);
+        // A wrong hash comes before whatever else is wrong with its event or a later one.
+        if let Some((index, error)) = hashes.first_wrong() {
+            let index = index as u64;
+            self.counts.events = events + index;
+            return Err(BadSession { bad: error.into(), sequence: Seq::new(first + index) });
+        }
+        end
+    }
+
+    /// Everything but the hashes themselves.
+    fn unhashed<'e>(
+        &mut self,
+        stored: &StoredSegment,
+        view: &'e SegmentView<'_>,
+        chain: &mut ChainCheck,
+        hashed: HashedBytes,
+        erased: &mut u64,
+        hashes: &mut Hashes<'e>,
+    ) -> Result<Summary, BadSession> {
         let mut summary: Option<Summary> = None;
         for event in view.events() {
             let place = Seq::new(chain.count());
@@ -194,7 +216,7 @@ impl Check<'_> {
                 );
                 return Err(BadSession { bad: Bad::new(Code::Segment, why), sequence: Some(stored.first) });
             }
-            chain.push(&event).map_err(|e| {
+            chain.push_unhashed(&event, hashes).map_err(|e| {
                 // The place is where it stands, whatever it says of itself.
                 let sequence =
                     if matches!(e, ChainError::Sequence { .. }) { Some(event.sequence) } else { place };

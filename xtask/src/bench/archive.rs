@@ -1,23 +1,25 @@
-//! The archive: how fast segments become a batch, what the batch takes, how fast it is read back.
+//! The archive: how fast segments become a batch, and what the batch takes.
 //!
 //! In this process and on one thread, as the archiver does it: decode the bodies, check the chain, write the rows,
-//! hash the leaves. Time is the thread's own CPU time, so that what else runs on the machine counts little. Reading
+//! make the tiles. Time is the thread's own CPU time, so that what else runs on the machine counts little. Reading
 //! from a store and writing to a bucket are not in it.
 
 use std::collections::BTreeMap;
-use std::ops::ControlFlow;
+use std::path::Path;
+use std::process::Command;
 
 use anyhow::Context as _;
-use quipu_core::archive::{BatchReader, BatchWriter, Derived};
+use quipu_core::archive::{BatchReader, BatchWriter};
 use quipu_core::chain::ChainCheck;
 use quipu_core::dialect::{intake, native};
 use quipu_core::event::NewEvent;
-use quipu_core::ids::{CommitId, EventHash, SessionId, TenantId};
+use quipu_core::ids::{CommitId, SessionId, TenantId};
+use quipu_core::log::tiles::TileWriter;
 use quipu_core::segment::{self, Head, Numbered, Segment, SegmentReader};
 use quipu_core::time::Micros;
 use sha2::{Digest as _, Sha256};
 
-use super::Report;
+use super::{Report, child};
 use crate::sample::{Mode, SampleConfig, generate};
 
 /// A batch closes at 64 MB of events; those of the bench are 700 bytes each.
@@ -102,43 +104,26 @@ impl Hot {
         self.sent.len() - self.events
     }
 
-    /// Calls `each` with every event as the archiver reads them.
-    fn each(
-        &self,
-        mut each: impl FnMut(&Run, CommitId, &quipu_core::event::EventRef<'_>, bool) -> anyhow::Result<()>,
-    ) -> anyhow::Result<()> {
+    /// Makes the batch as the archiver does.
+    fn batch(&self) -> anyhow::Result<Batch> {
+        let spent = cpu_seconds()?;
+        let (mut writer, mut tiles) = (BatchWriter::new(&self.tenant), TileWriter::new());
         let mut reader = SegmentReader::new()?;
         for run in &self.runs {
-            let mut first = true;
+            let mut check = ChainCheck::new(&self.tenant, &run.session);
             for (commit, segment) in &run.segments {
-                for event in reader.open(&segment.body)?.events() {
-                    each(run, *commit, &event?, first)?;
-                    first = false;
+                let view = reader.open(&segment.body)?;
+                let events = view.events().collect::<Result<Vec<_>, _>>()?;
+                let first_of_run = check.count() == 0;
+                check.push_all(&events)?;
+                for (index, event) in events.iter().enumerate() {
+                    writer.push(&run.session, *commit, event, first_of_run && index == 0)?;
                 }
+                tiles.push_all(events.iter().map(|event| &event.hash.0));
             }
         }
-        Ok(())
-    }
-
-    fn batch(&self) -> anyhow::Result<Batch> {
-        let mut writer = BatchWriter::new(&self.tenant);
-        let mut check: Option<ChainCheck> = None;
-        // The tree's own nodes are one hash more for each leaf.
-        let mut tree = Sha256::new();
-        let spent = cpu_seconds()?;
-        self.each(|run, commit, event, first| {
-            let check = match &mut check {
-                Some(check) if !first => check,
-                slot => slot.insert(ChainCheck::new(&self.tenant, &run.session)),
-            };
-            check.push(event)?;
-            writer.push(&run.session, commit, event, first)?;
-            let leaf = Sha256::new().chain_update([0]).chain_update(event.hash.0).finalize();
-            tree.update(leaf);
-            Ok(())
-        })?;
         let file = writer.finish()?;
-        std::hint::black_box(tree.finalize());
+        std::hint::black_box((tiles.finish(), Sha256::digest(&file)));
         Ok(Batch { seconds: cpu_seconds()? - spent, file })
     }
 }
@@ -203,36 +188,6 @@ fn peak_bytes<T>(work: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<(T,
     Ok((done, memory_bytes("VmHWM:")?.saturating_sub(before)))
 }
 
-/// Reads every row, checks its chain and its derived columns; seconds of CPU.
-fn read_back(hot: &Hot, file: &bytes::Bytes) -> anyhow::Result<f64> {
-    let spent = cpu_seconds()?;
-    let (mut check, mut before, mut session) = (None, EventHash::ZERO, String::new());
-    let mut row_count = 0;
-    let wrong = BatchReader::open(file.clone())?.rows(|row| {
-        let first = row.session_id != session;
-        let mut one = || -> anyhow::Result<()> {
-            if first {
-                session.clear();
-                session.push_str(row.session_id);
-                check = Some(ChainCheck::new(&hot.tenant, &SessionId::parse(row.session_id)?));
-            }
-            let event = row.event((!first).then_some(before))?;
-            check.as_mut().context("a run")?.push(&event)?;
-            before = event.hash;
-            let derived = Derived::of(row.event_type, &event.content);
-            anyhow::ensure!(derived == row.derived, "derived columns differ");
-            Ok(())
-        };
-        row_count += 1;
-        one().map_or_else(ControlFlow::Break, ControlFlow::Continue)
-    })?;
-    if let Some(error) = wrong {
-        return Err(error);
-    }
-    anyhow::ensure!(row_count == hot.events, "{row_count} rows");
-    Ok(cpu_seconds()? - spent)
-}
-
 /// Columns that are there only for the proofs.
 const PROOF: [&str; 4] = ["salt", "content_digest", "prev_hash", "hash"];
 
@@ -253,19 +208,13 @@ pub(super) fn measure(report: &mut Report) -> anyhow::Result<()> {
         anyhow::ensure!(again.file == first.file, "equal rows give equal bytes");
         best = best.min(again.seconds);
     }
-    let mut read = f64::INFINITY;
-    let (seconds, read_peak) = peak_bytes(|| read_back(&hot, &first.file))?;
-    read = read.min(seconds);
-    for _ in 1..ROUNDS {
-        read = read.min(read_back(&hot, &first.file)?);
-    }
     report.line("| | events/s | MB/s of events | peak memory, MB |\n|---|---|---|---|");
-    let row = |name: &str, seconds: f64, peak: u64| {
-        let (rate, speed) = (events / seconds, sent / 1e6 / seconds);
-        format!("| {name} | {rate:.0} | {speed:.0} | {:.0} |", peak as f64 / 1e6)
-    };
-    report.line(&row("segments to batch: decode, check the chain, write, hash the leaves", best, peak));
-    report.line(&row("batch read back: rows, chain, derived columns", read, read_peak));
+    report.line(&format!(
+        "| segments to batch: decode, check the chain, write, make the tiles | {:.0} | {:.0} | {:.0} |",
+        events / best,
+        sent / 1e6 / best,
+        peak as f64 / 1e6
+    ));
 
     let file = first.file.len() as f64;
     let reader = BatchReader::open(first.file.clone())?;
@@ -296,4 +245,60 @@ pub(super) fn measure(report: &mut Report) -> anyhow::Result<()> {
     }
     report.line(&format!("| indexes and footer | {:.2} | {:.3} |", left / events, left / file));
     Ok(())
+}
+
+/// Archives a ledger of `events` events with the command, then verifies a copy of its archive.
+pub(super) fn whole(report: &mut Report, binary: &Path, data: &Path, events: usize) -> anyhow::Result<()> {
+    let quipu = |arguments: &[&str]| {
+        let mut command = Command::new(binary);
+        command.args(arguments);
+        command
+    };
+    report.line(&format!("\n## The archive of {events} events, with the commands\n"));
+    report.line("| | seconds | events/s | CPU µs/event | peak memory, MB |\n|---|---|---|---|---|");
+    let count = events as f64;
+    let row = |name: &str, done: &child::Done| {
+        format!(
+            "| `{name}` | {:.1} | {:.0} | {:.1} | {:.0} |",
+            done.seconds,
+            count / done.seconds,
+            done.cpu_seconds * 1e6 / count,
+            done.peak_bytes as f64 / 1e6
+        )
+    };
+    let archived = child::run(quipu(&["archive", "now", "--json", "--data"]).arg(data))?;
+    report.line(&row("quipu archive now", &archived));
+    let key = child::run(quipu(&["key", "show", "--data"]).arg(data))?;
+    let (copy, log_key) = (data.with_extension("copy"), data.with_extension("pub"));
+    std::fs::write(&log_key, key.output.stdout)?;
+    let mut moved = Command::new("cp");
+    child::run(moved.arg("-r").args([&data.join("archive"), &copy]))?;
+    for threads in ["1", "2"] {
+        let mut verify = quipu(&["verify", "--json", "--threads", threads, "--key"]);
+        let done = child::run(verify.arg(&log_key).arg(&copy))?;
+        let found: serde_json::Value = serde_json::from_slice(&done.output.stdout).context("a report")?;
+        anyhow::ensure!(found["verdict"] == "VALID" && found["events"] == events, "{found}");
+        report.line(&row(&format!("quipu verify --threads {threads} COPY --key log.pub"), &done));
+    }
+    let batches = disk_files(&copy.join("events"))?;
+    report.line(&format!(
+        "\n{} batches, {:.1} bytes of Parquet an event.",
+        batches.len(),
+        batches.iter().sum::<u64>() as f64 / count
+    ));
+    Ok(())
+}
+
+/// Lengths of all files under a directory, bytes.
+fn disk_files(directory: &Path) -> anyhow::Result<Vec<u64>> {
+    let mut lengths = Vec::new();
+    for entry in std::fs::read_dir(directory)? {
+        let (path, meta) = entry.and_then(|entry| Ok((entry.path(), entry.metadata()?)))?;
+        if meta.is_dir() {
+            lengths.extend(disk_files(&path)?);
+        } else {
+            lengths.push(meta.len());
+        }
+    }
+    Ok(lengths)
 }

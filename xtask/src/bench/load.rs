@@ -59,6 +59,7 @@ const START_US: i64 = 1_767_600_000_000_000;
 /// One body and the bytes of its events alone.
 struct Body {
     request: Vec<u8>,
+    events: usize,
     event_bytes: u64,
     session: String,
 }
@@ -71,11 +72,13 @@ impl Load {
         let mut events = generate(&config).peekable();
         let mut bytes = 0;
         while events.peek().is_some() && bytes < PREPARED_BYTES_MAX {
-            let (mut json, mut event_bytes, mut session) = (String::from("{\"events\":["), 0, String::new());
+            let (mut json, mut session) = (String::from("{\"events\":["), String::new());
+            let (mut count, mut event_bytes) = (0, 0);
             for (index, event) in events.by_ref().take(self.batch).enumerate() {
                 if index > 0 {
                     json.push(',');
                 }
+                count += 1;
                 event_bytes += event.json.len() as u64;
                 json.push_str(&event.json);
                 session = event.session_id;
@@ -88,6 +91,7 @@ impl Load {
             bytes += json.len();
             bodies.push(Body {
                 request: [head.into_bytes(), json.into_bytes()].concat(),
+                events: count,
                 event_bytes,
                 session,
             });
@@ -153,7 +157,7 @@ impl Load {
                 bail!("{status}: {}", String::from_utf8_lossy(&answer));
             }
             done.appends += 1;
-            done.events += self.batch;
+            done.events += body.events;
             done.sent_bytes += body.event_bytes;
             if keep_ids && done.ids.len() < 10_000 {
                 let text = String::from_utf8_lossy(&answer);

@@ -4,12 +4,14 @@
 //! by both sides, so absolute figures are of the pair. CPU time is the server's alone, from the kernel's accounting.
 
 mod archive;
+mod child;
 mod load;
 pub(crate) mod machine;
 mod reads;
 mod server;
 
 use std::fmt::Write as _;
+use std::process::Command;
 
 use anyhow::Context as _;
 
@@ -25,6 +27,9 @@ pub(crate) struct BenchArgs {
     /// Seconds for each row of the append table.
     #[arg(long, default_value_t = 3)]
     seconds: u64,
+    /// Measure only how a batch is made and read back; nothing is written.
+    #[arg(long, conflicts_with = "write")]
+    only_batch: bool,
     /// Write docs/benchmarks.md.
     #[arg(long)]
     write: bool,
@@ -34,7 +39,17 @@ pub(crate) struct BenchArgs {
 const SESSION_EVENTS: usize = 10_000;
 
 pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<()> {
-    shell::run("build the release binary", cargo().args(["build", "--release", "--package", "quipu"]))?;
+    let mut build = cargo();
+    build.args(["build", "--release", "--package", "quipu", "--package", "xtask"]);
+    shell::run("build the release binaries", &mut build)?;
+    if cfg!(debug_assertions) {
+        // What is measured in this process is the release build as well.
+        let mut bench = Command::new(target().join("release/xtask"));
+        return shell::run("measure", bench.args(std::env::args_os().skip(1)));
+    }
+    if args.only_batch {
+        return archive::measure(&mut Report::default());
+    }
     let binary = target().join("release/quipu");
     let scratch = target().join("bench");
     let _ = std::fs::remove_dir_all(&scratch);
@@ -113,6 +128,7 @@ pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<()> {
     report.line("\n## Verification of all of it\n");
     report.line(&verification(&binary, &data)?);
     archive::measure(&mut report)?;
+    archive::whole(&mut report, &binary, &data, total)?;
 
     println!("{}", report.0);
     if args.write {
@@ -129,7 +145,7 @@ fn verification(binary: &std::path::Path, data: &std::path::Path) -> anyhow::Res
     );
     for threads in [1, 2] {
         let started = std::time::Instant::now();
-        let output = std::process::Command::new(binary)
+        let output = Command::new(binary)
             .args(["verify", "--json", "--threads", &threads.to_string()])
             .arg(data)
             .output()

@@ -16,6 +16,8 @@ impl Server {
     pub(crate) fn start(binary: &Path, data: &Path) -> anyhow::Result<Self> {
         let mut command = Command::new(binary);
         command.args(["serve", "--listen", "127.0.0.1:0", "--data"]).arg(data);
+        // What archiving costs is measured by itself.
+        command.env("QUIPU_ARCHIVE_INTERVAL", "off");
         let mut child = command.stdout(Stdio::piped()).spawn().context("start the server")?;
         let output = child.stdout.take().context("its output")?;
         let mut lines = BufReader::new(output).lines();
@@ -32,11 +34,7 @@ impl Server {
     /// CPU seconds used so far, user and system, of all its threads (proc(5): utime and stime, in ticks of 10 ms).
     pub(crate) fn cpu_seconds(&self) -> anyhow::Result<f64> {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
-        let after = stat.rsplit_once(')').context("a stat line")?.1;
-        let fields: Vec<&str> = after.split_whitespace().collect();
-        let ticks =
-            |index: usize| fields.get(index).and_then(|f| f.parse::<f64>().ok()).context("a stat field");
-        Ok((ticks(11)? + ticks(12)?) / 100.0)
+        cpu_of(&stat).context("a stat line")
     }
 
     /// Ends it cleanly.
@@ -46,6 +44,14 @@ impl Server {
         self.child.wait()?;
         Ok(())
     }
+}
+
+/// CPU seconds of a process, from its `/proc/PID/stat`.
+pub(super) fn cpu_of(stat: &str) -> Option<f64> {
+    let after = stat.rsplit_once(')')?.1;
+    let fields: Vec<&str> = after.split_whitespace().collect();
+    let ticks = |index: usize| fields.get(index)?.parse::<f64>().ok();
+    Some((ticks(11)? + ticks(12)?) / 100.0)
 }
 
 impl Drop for Server {

@@ -114,10 +114,8 @@ impl Encoder {
                 Err(error) => return Ok(Err(format!("segment {error}"))),
             }
         }
-        for event in &events {
-            if let Err(error) = run.check.push(event) {
-                return Ok(Err(error.to_string()));
-            }
+        if let Err(error) = run.check.push_all(&events) {
+            return Ok(Err(error.to_string()));
         }
         let end = (meta.last.get() + 1, meta.last_hash);
         if (run.check.count(), run.check.head()) != end {
@@ -126,7 +124,6 @@ impl Encoder {
         for (index, event) in events.iter().enumerate() {
             let first_of_run = run.metas.is_empty() && index == 0;
             self.writer.push(&run.plan.session, meta.commit_id, event, first_of_run)?;
-            self.tiles.push(&event.hash.0);
             // Most events have the agent and the type of the one before: looked up without a copy.
             if !self.agents.contains(event.agent_id) {
                 self.agents.insert(event.agent_id.to_owned());
@@ -136,6 +133,7 @@ impl Encoder {
             }
             self.times = span(self.times, event.timestamp);
         }
+        self.tiles.push_all(events.iter().map(|event| &event.hash.0));
         self.commits = span(self.commits, meta.commit_id);
         self.count += events.len() as u64;
         Ok(Ok(()))

@@ -132,10 +132,7 @@ impl Check<'_> {
             stop.0.sequence = sequence.map(|s| s.get());
             stop
         })?;
-        for hash in &rows.hashes {
-            log.tiles.push(&hash.0);
-            log.note_root();
-        }
+        log.push_leaves(&rows.hashes);
         if log.tiles.root() != header.root {
             return Err(bad(Code::Header, "root is not what the rows give".to_owned()));
         }

@@ -12,7 +12,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::facts::Facts;
 use crate::archive::{BatchReader, Derived, Row};
-use crate::chain::ChainCheck;
+use crate::chain::{ChainCheck, Hashes};
 use crate::event::Content;
 use crate::ids::{CommitId, EventHash, Seq, SessionId, TenantId};
 use crate::log::bloom::Bloom;
@@ -73,7 +73,7 @@ pub(super) fn check(
     let reader = BatchReader::open(object).map_err(|e| bad(format!("{}: {e}", batch.key)))?;
     let mut check = Check::new(batch, wanted, with_facts);
     let end = reader
-        .rows(|row| match check.row(row) {
+        .chunks(|rows| match check.rows(rows) {
             Ok(()) => ControlFlow::Continue(()),
             Err(bad) => ControlFlow::Break(bad),
         })
@@ -134,7 +134,24 @@ impl<'a> Check<'a> {
         }
     }
 
-    fn row(&mut self, row: &Row<'_>) -> Result<(), BadRow> {
+    /// Checks some rows, their hashes together.
+    fn rows(&mut self, rows: &[Row<'_>]) -> Result<(), BadRow> {
+        let mut hashes = Hashes::default();
+        let end = rows.iter().try_for_each(|row| self.row(row, &mut hashes));
+        // A wrong hash comes before whatever else is wrong with its row or a later one.
+        if let Some((index, error)) = hashes.first_wrong() {
+            let (session, sequence) = (rows[index].session_id, u64::try_from(rows[index].sequence));
+            return Err(BadRow {
+                bad: error.into(),
+                session: SessionId::parse(session).ok(),
+                sequence: sequence.ok().and_then(Seq::new),
+            });
+        }
+        end
+    }
+
+    /// Checks a row, but for its hash.
+    fn row<'r>(&mut self, row: &Row<'r>, hashes: &mut Hashes<'r>) -> Result<(), BadRow> {
         if self.current.is_none() {
             let run =
                 self.batch.runs.get(self.runs).ok_or_else(|| header("more rows than the header has"))?;
@@ -172,7 +189,7 @@ impl<'a> Check<'a> {
             let session = &current.run.session_id;
             current.chain = ChainCheck::resume(&self.batch.tenant, session, event.sequence, event.prev_hash);
         }
-        current.chain.push(&event).map_err(|e| BadRow {
+        current.chain.push_unhashed(&event, hashes).map_err(|e| BadRow {
             bad: e.into(),
             session: Some(current.run.session_id.clone()),
             sequence: Seq::new(current.next),

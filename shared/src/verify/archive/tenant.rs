@@ -15,7 +15,7 @@ use super::tiles::Tiles;
 use super::{ArchivedSession, Check};
 use crate::ids::{EventHash, TenantId};
 use crate::log::header::BatchHeader;
-use crate::log::merkle::Hash;
+use crate::log::merkle::{Hash, leaf_hashes};
 use crate::log::paths::{self, Named};
 use crate::verify::keys::Keys;
 use crate::verify::report::LogReport;
@@ -41,8 +41,17 @@ impl Log {
         this
     }
 
+    /// Adds the events of a batch to the tree.
+    pub(super) fn push_leaves(&mut self, hashes: &[EventHash]) {
+        let leaves = leaf_hashes(hashes.iter().map(|hash| &hash.0));
+        for (hash, leaf) in hashes.iter().zip(leaves) {
+            self.tiles.push(&hash.0, leaf);
+            self.note_root();
+        }
+    }
+
     /// Notes the root, if somebody wants to know it at this size.
-    pub(super) fn note_root(&mut self) {
+    fn note_root(&mut self) {
         let size = self.tiles.size();
         if self.next_size == Some(size) {
             self.sizes.insert(size, Some(self.tiles.root()));

@@ -7,7 +7,7 @@ use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 
 use crate::ids::TenantId;
 use crate::limits;
-use crate::log::merkle::{Hash, empty_root, leaf_hash, node_hash};
+use crate::log::merkle::{self, Hash, empty_root, node_hash};
 use crate::log::paths::{self, Named};
 use crate::log::tiles::{Level, Tile, WIDTH};
 use crate::objects::ObjectStore;
@@ -33,8 +33,8 @@ impl Tiles {
         self.size
     }
 
-    /// Adds the next leaf: an event's hash.
-    pub(super) fn push(&mut self, entry: &Hash) {
+    /// Adds the next leaf: an event's hash, and the leaf's own.
+    pub(super) fn push(&mut self, entry: &Hash, leaf: Hash) {
         let index = self.size / WIDTH;
         self.size += 1;
         self.entries.push(*entry);
@@ -43,7 +43,7 @@ impl Tiles {
             self.complete.push((tile, tile.encode(&self.entries)));
             self.entries.clear();
         }
-        let mut hash = leaf_hash(entry);
+        let mut hash = leaf;
         for level in 0u8.. {
             let at = usize::from(level);
             if self.levels.len() == at {
@@ -169,11 +169,7 @@ impl Tiles {
 
 /// The root over a power of two of hashes.
 fn perfect_root(hashes: &[Hash]) -> Hash {
-    let mut level = hashes.to_vec();
-    while level.len() > 1 {
-        level = level.chunks_exact(2).map(|pair| node_hash(&pair[0], &pair[1])).collect();
-    }
-    level.first().copied().unwrap_or_else(empty_root)
+    merkle::perfect_root(&mut hashes.to_vec())
 }
 
 /// Names the first of these that is not there with these bytes.

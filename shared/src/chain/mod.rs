@@ -1,7 +1,11 @@
 //! The bytes that are hashed, and the chain of a session (docs/format.md, sections 2 and 3).
 //!
-//! [`Hasher`] computes, [`ChainCheck`] checks one event after the other. No canonical JSON: the chain is over the
-//! bytes that are stored, so any language, and plain SQL, can recompute it.
+//! [`Hasher`] computes, [`ChainCheck`] checks one event after the other, or many at once. No canonical JSON: the chain
+//! is over the bytes that are stored, so any language, and plain SQL, can recompute it.
+
+mod hashes;
+
+pub use hashes::{Hashes, content_digests};
 
 use sha2::{Digest, Sha256};
 
@@ -47,41 +51,52 @@ impl Hasher {
             Content::Kept { salt, payload, metadata } => content_digest(&salt, payload, metadata),
             Content::Erased { digest } => digest,
         };
-        let out = &mut self.lines;
-        out.clear();
-        out.extend_from_slice(EVENT_DOMAIN);
-        push_hex(out, &event.prev_hash.0);
-        out.extend_from_slice(&self.place);
-        push_number(out, event.sequence.get(), false);
-        out.push(b'\n');
-        out.extend_from_slice(event.event_id.encode(&mut [0; 36]).as_bytes());
-        out.push(b'\n');
-        for time in [event.timestamp, event.received_at] {
-            push_number(out, time.get().unsigned_abs(), time.get() < 0);
-            out.push(b'\n');
-        }
-        let severity = event.severity.as_str();
-        let source = event.source_id.unwrap_or_default();
-        for text in
-            [event.agent_id, event.event_type, severity, source, event.compliance_tag, event.pii_types]
-        {
-            out.extend_from_slice(text.as_bytes());
-            out.push(b'\n');
-        }
-        push_number(out, u64::from(event.redactions.count), false);
-        out.push(b'\n');
-        if let Some(policy) = event.redactions.policy {
-            push_hex(out, &policy);
-        }
-        out.push(b'\n');
-        push_hex(out, &digest);
-        out
+        self.lines_with(event, &digest)
+    }
+
+    fn lines_with(&mut self, event: &EventRef<'_>, digest: &[u8; 32]) -> &[u8] {
+        self.lines.clear();
+        push_lines(&mut self.lines, &self.place, event);
+        push_hex(&mut self.lines, digest);
+        &self.lines
     }
 
     /// The hash of an event, from everything in it but its own `hash`.
     pub fn hash(&mut self, event: &EventRef<'_>) -> EventHash {
         EventHash(Sha256::digest(self.lines(event)).into())
     }
+
+    /// The same, with the digest of its content at hand ([`content_digests`]).
+    pub fn hash_with(&mut self, event: &EventRef<'_>, content_digest: &[u8; 32]) -> EventHash {
+        EventHash(Sha256::digest(self.lines_with(event, content_digest)).into())
+    }
+}
+
+/// Appends the first 16 lines of an event and their newlines: all but the digest of its content.
+fn push_lines(out: &mut Vec<u8>, place: &[u8], event: &EventRef<'_>) {
+    out.extend_from_slice(EVENT_DOMAIN);
+    push_hex(out, &event.prev_hash.0);
+    out.extend_from_slice(place);
+    push_number(out, event.sequence.get(), false);
+    out.push(b'\n');
+    out.extend_from_slice(event.event_id.encode(&mut [0; 36]).as_bytes());
+    out.push(b'\n');
+    for time in [event.timestamp, event.received_at] {
+        push_number(out, time.get().unsigned_abs(), time.get() < 0);
+        out.push(b'\n');
+    }
+    let severity = event.severity.as_str();
+    let source = event.source_id.unwrap_or_default();
+    for text in [event.agent_id, event.event_type, severity, source, event.compliance_tag, event.pii_types] {
+        out.extend_from_slice(text.as_bytes());
+        out.push(b'\n');
+    }
+    push_number(out, u64::from(event.redactions.count), false);
+    out.push(b'\n');
+    if let Some(policy) = event.redactions.policy {
+        push_hex(out, &policy);
+    }
+    out.push(b'\n');
 }
 
 fn push_hex(out: &mut Vec<u8>, bytes: &[u8; 32]) {
@@ -178,6 +193,48 @@ impl ChainCheck {
     /// # Errors
     /// The first thing that is wrong.
     pub fn push(&mut self, event: &EventRef<'_>) -> Result<(), ChainError> {
+        self.check_place(event)?;
+        let computed = self.hasher.hash(event);
+        if computed != event.hash {
+            return Err(ChainError::Hash { computed, found: event.hash });
+        }
+        self.step(event);
+        Ok(())
+    }
+
+    /// Checks all of the next events, as [`Self::push`] would one after the other, and hashes them together. After an
+    /// error [`Self::count`] is the sequence of the event that is wrong.
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    pub fn push_all(&mut self, events: &[EventRef<'_>]) -> Result<(), ChainError> {
+        let mut hashes = Hashes::default();
+        let end = events.iter().try_for_each(|event| self.push_unhashed(event, &mut hashes));
+        if let Some((index, error)) = hashes.first_wrong() {
+            // Of those before it every link is right, its own too.
+            (self.next, self.prev) = (events[index].sequence.get(), events[index].prev_hash);
+            return Err(error);
+        }
+        end
+    }
+
+    /// Checks everything of the next event but that its bytes give its hash: that is left to `hashes`. What this
+    /// check says from here on holds only if [`Hashes::first_wrong`] finds nothing.
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    pub fn push_unhashed<'e>(
+        &mut self,
+        event: &EventRef<'e>,
+        hashes: &mut Hashes<'e>,
+    ) -> Result<(), ChainError> {
+        self.check_place(event)?;
+        hashes.push(&self.hasher, event);
+        self.step(event);
+        Ok(())
+    }
+
+    fn check_place(&self, event: &EventRef<'_>) -> Result<(), ChainError> {
         check_syntax(event)?;
         if event.sequence.get() != self.next {
             return Err(ChainError::Sequence { expected: self.next, found: event.sequence.get() });
@@ -185,13 +242,12 @@ impl ChainCheck {
         if event.prev_hash != self.prev {
             return Err(ChainError::PrevHash { expected: self.prev, found: event.prev_hash });
         }
-        let computed = self.hasher.hash(event);
-        if computed != event.hash {
-            return Err(ChainError::Hash { computed, found: event.hash });
-        }
-        self.prev = computed;
-        self.next += 1;
         Ok(())
+    }
+
+    fn step(&mut self, event: &EventRef<'_>) {
+        self.prev = event.hash;
+        self.next += 1;
     }
 }
 
