@@ -16,4 +16,5 @@ mod lambda;
 mod localstack;
 mod objects;
 mod promises;
+mod real_archive;
 mod v1;
