@@ -17,4 +17,5 @@ mod localstack;
 mod objects;
 mod promises;
 mod real_archive;
+mod sql;
 mod v1;
