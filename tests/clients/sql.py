@@ -5,7 +5,7 @@
     sql.py rules     prints of each text why it is refused; null if it is not
 
 Reads a JSON list from the standard input and prints one, in the same order. A query is {"sql": in Athena's dialect, or
-"macro": a saved query's name; "values": those of its three question marks; "archive": its directory}; a text for `rules` is {"kind": "view" or
+"macro": a saved query's name, "describe": a table's or view's; "values": those of its three question marks; "archive": its directory}; a text for `rules` is {"kind": "view" or
 "query", "sql": ...}. An answer is a list of rows, each an object of text or null, as Athena's API gives it.
 """
 
@@ -42,7 +42,9 @@ def ask_duckdb(queries):
         database.execute("SET VARIABLE archive = $archive", {"archive": query["archive"]})
         if index == 0:
             database.execute((ATHENA / "duckdb/views.sql").read_text())
-        if "macro" in query:
+        if "describe" in query:
+            found = database.execute(f"DESCRIBE {query['describe']}")
+        elif "macro" in query:
             found = database.execute(f"SELECT * FROM {query['macro']}(?, ?, ?)", query["values"])
         else:
             found = database.execute(transpile.to_duckdb(query["sql"], literals(query["values"])))

@@ -412,6 +412,50 @@ fn counts(engine: &Engine, tenant: &str, archive: &RealArchive) {
     }
 }
 
+/// The catalogue's columns are those of the files and of what the views give: Athena refuses a view whose types differ
+/// from what is written there, and reads a column of another type as nulls or not at all.
+#[test]
+fn the_catalogue_has_the_columns_that_there_are() {
+    let archive = RealArchive::make();
+    let template = deploy::template();
+    let tables: Vec<_> = template["Resources"]
+        .as_object()
+        .unwrap()
+        .values()
+        .filter(|resource| resource["Type"] == "AWS::Glue::Table")
+        .map(|resource| &resource["Properties"]["TableInput"])
+        .collect();
+    let describe = |table: &&Value| on(&archive.path(), &json!({ "describe": table["Name"] }));
+    let described = ask_duckdb(&tables.iter().map(describe).collect::<Vec<_>>());
+    assert_eq!(tables.len(), 5);
+    for (table, described) in tables.into_iter().zip(described) {
+        let listed = |value: &Value| -> Vec<(String, String)> {
+            let column = |column: &Value| {
+                let text = |name: &str| column[name].as_str().unwrap().to_owned();
+                (text("Name"), text("Type"))
+            };
+            value.as_array().unwrap().iter().map(column).collect()
+        };
+        let expected =
+            [listed(&table["StorageDescriptor"]["Columns"]), listed(&table["PartitionKeys"])].concat();
+        let found: Vec<_> = described
+            .iter()
+            .map(|row| (of(row, "column_name").to_owned(), of(row, "column_type").to_lowercase()))
+            // Athena has it without its being in the catalogue.
+            .filter(|(name, _)| name != "$path")
+            .map(|(name, kind)| {
+                let hive = match kind.as_str() {
+                    "varchar" => "string",
+                    "blob" => "binary",
+                    same => same,
+                };
+                (name, hive.to_owned())
+            })
+            .collect();
+        assert_eq!(found, expected, "{}", table["Name"]);
+    }
+}
+
 /// The session that is tampered with: sixteen events in each of three batches.
 const VICTIM: &str = SESSIONS[2];
 
