@@ -3,10 +3,11 @@
     sql.py duckdb    asks DuckDB, with infra/athena/duckdb/views.sql before it, on the archive that each query names
     sql.py athena    prints each query as an Athena that is DuckDB takes it: the views written out
     sql.py rules     prints of each text why it is refused; null if it is not
+    sql.py grammar   prints of each text where it leaves the grammar of Trino, which Athena is; null if it does not
 
 Reads a JSON list from the standard input and prints one, in the same order. A query is {"sql": in Athena's dialect, or
 "macro": a saved query's name, "describe": a table's or view's; "values": those of its three question marks; "archive": its directory}; a text for `rules` is {"kind": "view" or
-"query", "sql": ...}. An answer is a list of rows, each an object of text or null, as Athena's API gives it.
+"query", "sql": ...}, for `grammar` it is text. An answer is a list of rows, each an object of text or null, as Athena's API gives it.
 """
 
 import json
@@ -14,6 +15,7 @@ import pathlib
 import sys
 
 import duckdb
+import trino_query_parser
 from sqlglot import exp
 
 ATHENA = pathlib.Path(__file__).parents[2] / "infra/athena"
@@ -81,6 +83,14 @@ def refused(given):
     return None
 
 
+def ungrammatical(sql):
+    try:
+        trino_query_parser.parse_statement(sql)
+    except trino_query_parser.TrinoSyntaxError as why:
+        return str(why)
+    return None
+
+
 def main():
     given = json.load(sys.stdin)
     if sys.argv[1:] == ["duckdb"]:
@@ -89,6 +99,8 @@ def main():
         answers = [for_athena(query) for query in given]
     elif sys.argv[1:] == ["rules"]:
         answers = [refused(sql) for sql in given]
+    elif sys.argv[1:] == ["grammar"]:
+        answers = [ungrammatical(sql) for sql in given]
     else:
         sys.exit(__doc__)
     json.dump(answers, sys.stdout)
