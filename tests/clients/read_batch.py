@@ -15,6 +15,9 @@ import duckdb
 import pyarrow
 import pyarrow.parquet
 
+# What stands in the file, and nothing that stands in its path.
+BATCH = "read_parquet(?, hive_partitioning = false)"
+
 
 def plain(value):
     """A value as JSON that loses nothing."""
@@ -46,19 +49,19 @@ def main(path):
     database = duckdb.connect()
     # DuckDB gives times with a zone as local ones unless told otherwise.
     database.execute("SET TimeZone = 'UTC'")
-    columns = [row[0] for row in database.execute("DESCRIBE SELECT * FROM read_parquet(?)", [path]).fetchall()]
+    columns = [row[0] for row in database.execute(f"DESCRIBE SELECT * FROM {BATCH}", [path]).fetchall()]
     times = {"timestamp", "received_at"}
     wanted = ", ".join(f"epoch_us({c}) AS {c}" if c in times else c for c in columns)
     # In the order of the file: DuckDB keeps it (preserve_insertion_order).
-    found = database.execute(f"SELECT {wanted} FROM read_parquet(?)", [path])
+    found = database.execute(f"SELECT {wanted} FROM {BATCH}", [path])
     while rows := found.fetchmany(1000):
         for row in rows:
             dump("duckdb", dict(zip(columns, row)))
-    count = database.execute("SELECT count(*) FROM read_parquet(?)", [path]).fetchone()[0]
+    count = database.execute(f"SELECT count(*) FROM {BATCH}", [path]).fetchone()[0]
     print(json.dumps({"reader": "duckdb", "count": count}))
     # What its row groups and bloom filters say must lead to the row.
     for wanted in sys.argv[2:]:
-        query = "SELECT count(*) FROM read_parquet(?) WHERE event_id = ?"
+        query = f"SELECT count(*) FROM {BATCH} WHERE event_id = ?"
         count = database.execute(query, [path, wanted]).fetchone()[0]
         print(json.dumps({"reader": "duckdb", "event_id": wanted, "count": count}))
 

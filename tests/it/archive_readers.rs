@@ -1,16 +1,56 @@
-//! Batches are read by programs that are not ours: pyarrow and DuckDB see every row and every value that was written.
+//! Batches are read by programs that are not ours: pyarrow and DuckDB see every row and every value that was written,
+//! and in a real archive what the API answers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
+use std::path::Path;
 use std::process::Command;
 
 use quipu_core::archive::{BatchReader, BatchWriter, Row};
 use quipu_core::chain::Hasher;
 use quipu_core::event::{Event, OwnedContent, Redactions};
-use quipu_core::ids::{self, CommitId, EventHash, Seq, SessionId, Severity, TenantId};
+use quipu_core::ids::{self, CommitId, EventHash, EventId, Seq, SessionId, Severity, TenantId};
 use quipu_core::time::Micros;
 use quipu_tests::{python, repository};
 use serde_json::{Value, json};
+
+use crate::real_archive::{Raw, RealArchive, SESSIONS, TENANTS, escape, text};
+
+/// The programs that are not ours.
+const READERS: [&str; 2] = ["pyarrow", "duckdb"];
+
+type Columns = BTreeMap<String, Value>;
+
+/// What they found in a batch.
+struct Found {
+    /// Of each reader.
+    rows: BTreeMap<String, Vec<Columns>>,
+    /// Reader, the event id that was looked for, how many rows.
+    counts: Vec<(String, Option<String>, u64)>,
+}
+
+/// Has a batch read by both of them; DuckDB looks for these event ids as well.
+fn read_by_others(path: &Path, wanted: &[&str]) -> Found {
+    let script = repository().join("tests/clients/read_batch.py");
+    let output = Command::new(python()).arg(script).arg(path).args(wanted).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let mut found = Found { rows: BTreeMap::new(), counts: Vec::new() };
+    for line in String::from_utf8(output.stdout).unwrap().lines() {
+        let mut line: Value = serde_json::from_str(line).unwrap();
+        let reader = line["reader"].as_str().unwrap().to_owned();
+        if line["row"].is_object() {
+            let mut row: Columns = serde_json::from_value(line["row"].take()).unwrap();
+            if let Some(Value::String(double)) = row.get("duration_ms") {
+                row.insert("duration_ms".to_owned(), json!(double.parse::<f64>().unwrap()));
+            }
+            found.rows.entry(reader).or_default().push(row);
+        } else {
+            let event_id = line["event_id"].as_str().map(str::to_owned);
+            found.counts.push((reader, event_id, line["count"].as_u64().unwrap()));
+        }
+    }
+    found
+}
 
 /// Events of all shapes, in two sessions, erased ones among them.
 fn events(tenant: &TenantId) -> Vec<(CommitId, Event)> {
@@ -78,7 +118,7 @@ fn dollars(units: i128) -> String {
 }
 
 /// A row as the script prints it; doubles are compared as doubles.
-fn as_json(row: &Row<'_>) -> BTreeMap<String, Value> {
+fn as_json(row: &Row<'_>) -> Columns {
     let derived = &row.derived;
     let value = json!({
         "session_id": row.session_id,
@@ -146,29 +186,7 @@ fn pyarrow_and_duckdb_see_every_value() {
 
     let wanted = events[4321].1.event_id.to_string();
     let absent = "0198b9a0-0000-7000-8000-000000000001";
-    let script = repository().join("tests/clients/read_batch.py");
-    let output = Command::new(python()).arg(script).arg(&path).args([&wanted, absent]).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-
-    let mut found: BTreeMap<String, Vec<BTreeMap<String, Value>>> = BTreeMap::new();
-    let mut counts = Vec::new();
-    for line in String::from_utf8(output.stdout).unwrap().lines() {
-        let mut line: Value = serde_json::from_str(line).unwrap();
-        let reader = line["reader"].as_str().unwrap().to_owned();
-        if line["row"].is_object() {
-            let mut row: BTreeMap<String, Value> = serde_json::from_value(line["row"].take()).unwrap();
-            if let Some(Value::String(double)) = row.get("duration_ms") {
-                row.insert("duration_ms".to_owned(), json!(double.parse::<f64>().unwrap()));
-            }
-            found.entry(reader).or_default().push(row);
-        } else {
-            counts.push((
-                reader,
-                line["event_id"].as_str().map(str::to_owned),
-                line["count"].as_u64().unwrap(),
-            ));
-        }
-    }
+    let Found { rows, counts } = read_by_others(&path, &[&wanted, absent]);
     let count = events.len() as u64;
     assert_eq!(
         counts,
@@ -179,11 +197,139 @@ fn pyarrow_and_duckdb_see_every_value() {
             ("duckdb".to_owned(), Some(absent.to_owned()), 0),
         ]
     );
-    for reader in ["pyarrow", "duckdb"] {
-        let rows = &found[reader];
+    for reader in READERS {
+        let rows = &rows[reader];
         assert_eq!(rows.len(), expected.len(), "{reader}");
         for (index, (theirs, ours)) in rows.iter().zip(&expected).enumerate() {
             assert_eq!(theirs, ours, "{reader}, row {index}");
+        }
+    }
+}
+
+/// An event of the API's answer as a batch has it, without what it does not answer: the commit and the derived columns.
+fn as_answered(event: &Raw) -> Columns {
+    let json = |name: &str| serde_json::from_str::<Value>(event[name].get()).unwrap();
+    let micros = |name: &str| json!(Micros::parse(&text(event, name).unwrap()).unwrap().get());
+    let (redactions, pii_types) = (json("redactions"), json("pii_types"));
+    let pii_types: Vec<_> = pii_types.as_array().unwrap().iter().map(|name| name.as_str().unwrap()).collect();
+    let value = json!({
+        "session_id": json("session_id"),
+        "sequence": json("sequence"),
+        "event_id": json("event_id"),
+        "timestamp": micros("timestamp"),
+        "timestamp_us": micros("timestamp"),
+        "received_at": micros("received_at"),
+        "received_at_us": micros("received_at"),
+        "agent_id": json("agent_id"),
+        "event_type": json("event_type"),
+        "severity": json("severity"),
+        "source_id": json("source_id"),
+        "compliance_tag": json("compliance_tag"),
+        "pii_types": pii_types.join(","),
+        "redaction_count": redactions["count"],
+        "redaction_policy": redactions["policy"],
+        // As they stand in the answer, byte for byte.
+        "payload": event["payload"].get(),
+        "metadata": event["metadata"].get(),
+        "salt": json("salt"),
+        "content_digest": null,
+        "prev_hash": json("prev_hash"),
+        "hash": json("hash"),
+    });
+    serde_json::from_value(value).unwrap()
+}
+
+/// The same of an event in an evidence bundle, which names the session once for all of its events.
+fn as_exported(session: &str, event: &Raw) -> Columns {
+    let mut columns: Columns = event
+        .iter()
+        .map(|(name, value)| (name.clone(), serde_json::from_str(value.get()).unwrap()))
+        .filter(|(name, _)| name != "kind")
+        .collect();
+    for name in ["timestamp", "received_at"] {
+        let micros = json!(Micros::parse(columns[name].as_str().unwrap()).unwrap().get());
+        columns.insert(format!("{name}_us"), micros.clone());
+        columns.insert(name.to_owned(), micros);
+    }
+    let pii_types = columns["pii_types"].as_array().unwrap();
+    let joined = pii_types.iter().map(|name| name.as_str().unwrap()).collect::<Vec<_>>().join(",");
+    columns.insert("pii_types".to_owned(), json!(joined));
+    columns.insert("session_id".to_owned(), json!(session));
+    columns
+}
+
+#[test]
+fn pyarrow_and_duckdb_see_in_a_real_archive_what_the_api_answers() {
+    let archive = RealArchive::make();
+    for tenant in TENANTS {
+        let answered: BTreeMap<_, _> = archive
+            .events(tenant)
+            .iter()
+            .map(|event| (text(event, "event_id").unwrap(), as_answered(event)))
+            .collect();
+        assert_eq!(answered.len() as u64, archive.sent[tenant]);
+        let mut exported = 0;
+        for session in SESSIONS {
+            for event in archive.bundle(tenant, session) {
+                let id = text(&event, "event_id").unwrap();
+                assert_eq!(as_exported(session, &event), answered[&id], "two answers of the API about {id}");
+                exported += 1;
+            }
+        }
+        assert_eq!(exported, archive.sent[tenant]);
+
+        let batches = archive.batches(tenant);
+        assert_eq!(batches.len(), if tenant == "default" { 3 } else { 1 });
+        let mut rows: BTreeMap<&str, Vec<Columns>> = BTreeMap::new();
+        for path in &batches {
+            let mut found = read_by_others(path, &[]);
+            for reader in READERS {
+                let mut of_batch = found.rows.remove(reader).unwrap();
+                assert!(found.counts.contains(&(reader.to_owned(), None, of_batch.len() as u64)));
+                // Only the first row of a run says what it hangs on; the others hang on the row before.
+                let mut last: BTreeMap<String, Value> = BTreeMap::new();
+                for row in &mut of_batch {
+                    let session = row["session_id"].as_str().unwrap().to_owned();
+                    if let Some(before) = last.insert(session, row["hash"].clone()) {
+                        assert_eq!(row.insert("prev_hash".to_owned(), before), Some(Value::Null));
+                    }
+                }
+                rows.entry(reader).or_default().extend(of_batch);
+            }
+        }
+        for reader in READERS {
+            let rows = &rows[reader];
+            let ids: BTreeSet<_> = rows.iter().map(|row| row["event_id"].as_str().unwrap()).collect();
+            assert_eq!(
+                (rows.len(), ids.len()),
+                (answered.len(), answered.len()),
+                "{reader}: each event once"
+            );
+            for row in rows {
+                let id = row["event_id"].as_str().unwrap();
+                let commit = EventId::parse(id).unwrap().commit().to_string();
+                assert_eq!(row["commit_id"], commit, "{reader}");
+                for (name, value) in &answered[id] {
+                    assert_eq!(&row[name], value, "{reader}: {name} of {id}");
+                }
+            }
+            for session in SESSIONS {
+                let path = format!("/v1/sessions/{}", escape(session));
+                let session_says: Value = serde_json::from_str(&archive.get(tenant, &path)).unwrap();
+                let of_session = || rows.iter().filter(|row| row["session_id"] == session);
+                let count = of_session().count() as u64;
+                assert_eq!(session_says["event_count"], count, "{reader}: {session}");
+                // What a session adds up, it adds up of its models' replies.
+                let replies = || of_session().filter(|row| row["event_type"] == "llm_response");
+                for name in ["input_tokens", "output_tokens"] {
+                    let sum: i64 = replies().map(|row| row[name].as_i64().unwrap()).sum();
+                    assert_eq!(session_says[name], sum, "{reader}: {name} of {session}");
+                }
+                let cost: f64 =
+                    replies().map(|r| r["cost_usd"].as_str().unwrap().parse::<f64>().unwrap()).sum();
+                let says = session_says["cost_usd"].as_f64().unwrap();
+                assert!(cost > 0.0 && (cost - says).abs() < 1e-9, "{reader}: {cost} is not {says}");
+            }
         }
     }
 }

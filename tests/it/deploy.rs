@@ -22,7 +22,7 @@ const FUNCTIONS: [&str; 3] = ["Ingest", "Query", "Tokens"];
 const ALL_FUNCTIONS: [&str; 4] = ["Ingest", "Query", "Tokens", "Archive"];
 
 /// The template as JSON, with the short forms of CloudFormation's functions written out.
-fn template() -> Value {
+pub(crate) fn template() -> Value {
     let text = std::fs::read_to_string(repository().join("infra/template.yaml")).unwrap();
     let documents = Yaml::load_from_str(&text).unwrap();
     assert_eq!(documents.len(), 1);
@@ -368,6 +368,49 @@ fn the_archive_function_understands_the_parameters() {
     }
 }
 
+/// The emulator knows neither projection nor limits, and refuses a query for no reason of the tenant's.
+#[test]
+fn a_query_names_its_tenant_and_ends_at_the_limit() {
+    let template = template();
+    let table = &resource(&template, "EventsTable")["Properties"]["TableInput"];
+    let partition = |name: &str| json!({ "Name": name, "Type": "string" });
+    assert_eq!(table["PartitionKeys"], json!([partition("tenant"), partition("dt")]));
+    assert_eq!(
+        table["Parameters"],
+        json!({
+            "classification": "parquet",
+            "projection.enabled": "true",
+            "projection.tenant.type": "injected",
+            "projection.dt.type": "date",
+            "projection.dt.format": "yyyy-MM-dd",
+            "projection.dt.range": "2026-01-01,NOW+1DAYS",
+            "storage.location.template":
+                { "Fn::Sub": "s3://${ArchiveBucket}/events/tenant=${!tenant}/dt=${!dt}" },
+        })
+    );
+    let workgroup = &resource(&template, "SqlWorkgroup")["Properties"]["WorkGroupConfiguration"];
+    assert_eq!(workgroup["EnforceWorkGroupConfiguration"], true);
+    assert_eq!(workgroup["BytesScannedCutoffPerQuery"], json!({ "Ref": "ScanLimit" }));
+    // Athena's own least is 10 MB.
+    let limit = &template["Parameters"]["ScanLimit"];
+    assert_eq!((&limit["MinValue"], &limit["Default"]), (&json!(10_000_000), &json!(10_000_000_000_i64)));
+    let place = json!({ "Fn::Sub": "s3://${SqlResultsBucket}/" });
+    assert_eq!(workgroup["ResultConfiguration"]["OutputLocation"], place);
+    for (name, resource) in template["Resources"].as_object().unwrap() {
+        let properties = &resource["Properties"];
+        match resource["Type"].as_str().unwrap() {
+            "AWS::Glue::Table" => {
+                assert_eq!(properties["DatabaseName"], json!({ "Ref": "SqlDatabase" }), "{name}")
+            }
+            "AWS::Athena::NamedQuery" => {
+                assert_eq!(properties["Database"], json!({ "Ref": "SqlDatabase" }), "{name}");
+                assert_eq!(properties["WorkGroup"], json!({ "Ref": "SqlWorkgroup" }), "{name}");
+            }
+            _ => {}
+        }
+    }
+}
+
 /// The emulator drops most of these settings.
 #[test]
 fn the_archive_is_kept_and_guarded() {
@@ -383,7 +426,7 @@ fn the_archive_is_kept_and_guarded() {
         "RestrictPublicBuckets": true,
     });
     let sealed = json!([{ "ServerSideEncryptionByDefault": { "SSEAlgorithm": "AES256" } }]);
-    for name in ["ArchiveBucket", "StagingBucket"] {
+    for name in ["ArchiveBucket", "StagingBucket", "SqlResultsBucket"] {
         let properties = &resource(&template, name)["Properties"];
         assert_eq!(properties["PublicAccessBlockConfiguration"], everything, "{name}");
         let owner = json!([{ "ObjectOwnership": "BucketOwnerEnforced" }]);
@@ -408,15 +451,17 @@ fn the_archive_is_kept_and_guarded() {
     for name in ["LifecycleConfiguration", "ObjectLockConfiguration"] {
         assert!(archive.get(name).is_none(), "{name}");
     }
-    let staging = &resource(&template, "StagingBucket")["Properties"];
-    for name in ["ObjectLockEnabled", "VersioningConfiguration"] {
-        assert!(staging.get(name).is_none(), "{name}: what is swept must be gone");
+    for (name, days) in [("StagingBucket", 1), ("SqlResultsBucket", 7)] {
+        let swept = &resource(&template, name)["Properties"];
+        for setting in ["ObjectLockEnabled", "VersioningConfiguration"] {
+            assert!(swept.get(setting).is_none(), "{name}, {setting}: what is swept must be gone");
+        }
+        let rules = swept["LifecycleConfiguration"]["Rules"].as_array().unwrap();
+        assert_eq!(rules.len(), 1);
+        assert_eq!((&rules[0]["Status"], &rules[0]["ExpirationInDays"]), (&json!("Enabled"), &json!(days)));
+        assert_eq!(rules[0]["AbortIncompleteMultipartUpload"], json!({ "DaysAfterInitiation": 1 }));
+        assert!(rules[0].get("Prefix").or(rules[0].get("Filter")).is_none(), "of everything");
     }
-    let rules = staging["LifecycleConfiguration"]["Rules"].as_array().unwrap();
-    assert_eq!(rules.len(), 1);
-    assert_eq!((&rules[0]["Status"], &rules[0]["ExpirationInDays"]), (&json!("Enabled"), &json!(1)));
-    assert_eq!(rules[0]["AbortIncompleteMultipartUpload"], json!({ "DaysAfterInitiation": 1 }));
-    assert!(rules[0].get("Prefix").or(rules[0].get("Filter")).is_none(), "of everything");
 }
 
 #[test]

@@ -16,4 +16,6 @@ mod lambda;
 mod localstack;
 mod objects;
 mod promises;
+mod real_archive;
+mod sql;
 mod v1;

@@ -1,5 +1,6 @@
 //! Every chore of the repository: `cargo xtask NAME`.
 
+mod athena;
 mod bench;
 mod coldstart;
 mod cost;
@@ -32,6 +33,8 @@ enum Chore {
     Fuzz(fuzz::FuzzArgs),
     /// Write the pages that are generated from code; with --check, fail if they differ.
     Docs(docs::DocsArgs),
+    /// Write what is generated from the SQL in infra/athena; with --check, fail if something differs.
+    Athena(athena::AthenaArgs),
     /// Deploy the template to the emulator, with the functions built for this machine, and drive it over HTTP.
     E2e(e2e::E2eArgs),
     /// Write and read for minutes with servers that are killed and wires that fail, then verify everything.
@@ -49,6 +52,7 @@ fn main() -> anyhow::Result<()> {
         Chore::Sample(args) => sample::run(args),
         Chore::Fuzz(args) => fuzz::run(&args),
         Chore::Docs(args) => docs::run(&args),
+        Chore::Athena(args) => athena::run(&args),
         Chore::E2e(args) => e2e::run(&args),
         Chore::Soak(args) => soak::run(&args),
         Chore::Tools(args) => tools::run(&args),

@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use crate::shell::{self, cargo, root};
-use crate::{docs, e2e, tools};
+use crate::{athena, docs, e2e, tools};
 
 #[derive(clap::Args)]
 pub(crate) struct TestArgs {
@@ -16,6 +16,7 @@ pub(crate) fn run(args: &TestArgs) -> anyhow::Result<()> {
     let ministack = tools::ministack()?;
     let dynoxide = tools::dynoxide()?;
     docs::run(&docs::DocsArgs { check: true })?;
+    athena::run(&athena::AthenaArgs { check: true })?;
     // The tests drive the real binary. All targets, so that the features of dependencies are those of the tests, and
     // nothing is built twice.
     shell::run(

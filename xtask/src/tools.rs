@@ -11,8 +11,15 @@ use anyhow::{Context as _, bail};
 
 use crate::shell::{self, cargo, target};
 
-/// The client that the AgentLens tests drive, exactly as published, and the readers of Parquet that are not ours.
-const CLIENT: &[&str] = &["agentlensai==0.12.0", "pyarrow==26.0.1", "duckdb==2.0.0"];
+/// The client that the AgentLens tests drive, exactly as published, the readers of Parquet that are not ours, what puts
+/// Athena's SQL into DuckDB's words, and Trino's own grammar.
+const CLIENT: &[&str] = &[
+    "agentlensai==0.12.0",
+    "pyarrow==26.0.1",
+    "duckdb==2.0.0",
+    "sqlglot==30.30.0",
+    "trino-query-parser==0.422.7",
+];
 /// The stand-in for AWS. It and the SAM command line pin different botocores: two environments.
 const AWS: &[&str] = &["ministack[full]==1.5.33"];
 const SAM: &[&str] = &["aws-sam-cli==1.170.0", "cfn-lint==1.58.0", "cargo-lambda==1.9.2", "ziglang==0.17.1"];
@@ -53,7 +60,7 @@ pub(crate) fn run(args: &ToolsArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A Python with the published client and the readers of Parquet.
+/// A Python with the published client, the readers of Parquet and sqlglot.
 pub(crate) fn python() -> anyhow::Result<PathBuf> {
     environment("venv", CLIENT, "python")
 }

@@ -16,7 +16,7 @@ pub use error::ArchiveError;
 pub use reader::BatchReader;
 pub use row::Row;
 pub use run::{ArchiveSettings, Archiver, BrokenChain, Close, ClosedBatch, RunError, RunReport};
-pub use schema::message_type;
+pub use schema::{hive_columns, message_type};
 pub use writer::BatchWriter;
 
 /// Key of a file's metadata that names its format, and what it says.

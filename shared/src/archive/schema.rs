@@ -129,6 +129,22 @@ pub fn message_type() -> Result<String, ArchiveError> {
     Ok(String::from_utf8_lossy(&text).into_owned())
 }
 
+/// The columns of every batch with their types as Hive names them: what a table in Glue's catalogue says.
+pub fn hive_columns() -> impl Iterator<Item = (&'static str, String)> {
+    COLUMNS.iter().map(|column| {
+        let hive = match column.kind {
+            Kind::Text => "string",
+            Kind::Bytes => "binary",
+            Kind::Number => "bigint",
+            Kind::Time => "timestamp",
+            Kind::Cost => return (column.name, format!("decimal({},{})", COST_DIGITS.0, COST_DIGITS.1)),
+            Kind::Double => "double",
+            Kind::Bool => "boolean",
+        };
+        (column.name, hive.to_owned())
+    })
+}
+
 /// Refuses a file whose columns are not ours: names, order, physical and logical types, nulls.
 ///
 /// # Errors

@@ -16,7 +16,7 @@ use super::emulator::Emulator;
 /// How long the schedule may take: it comes every minute, and a message has its way to go.
 const SCHEDULE_PATIENCE: Duration = Duration::from_secs(180);
 /// The tenant of the first token.
-const TENANT: &str = "default";
+pub(super) const TENANT: &str = "default";
 /// The events that `drive.rs` has appended before all is archived.
 const EVENTS: u64 = 6;
 /// An entry of a bundle: its length in two bytes, and an event's hash (c2sp.org/tlog-tiles).
@@ -88,6 +88,7 @@ pub(super) fn verify(api: &Api<'_>, emulator: &Emulator, admin: &str, place: &Pa
     ensure!(says.starts_with("INVALID"), "{says}");
     emulator.put_object(&api.stack.bucket, key, &kept)?;
     check(api, emulator, place, 0)?;
+    super::sql::ask(api.stack, emulator, EVENTS + 1)?;
     nothing_to_do(api, emulator)
 }
 

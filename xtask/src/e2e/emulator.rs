@@ -42,6 +42,8 @@ pub(super) struct Stack {
     pub(super) bucket: String,
     /// The output `ArchiveNow`.
     pub(super) archive_now: String,
+    /// The output `SqlWorkgroupName`.
+    pub(super) workgroup: String,
     /// The template after SAM's transform.
     pub(super) template: Value,
 }
@@ -111,6 +113,7 @@ impl Emulator {
         };
         let (output_url, bucket, archive_now) =
             (output("Url")?, output("ArchiveBucketName")?, output("ArchiveNow")?);
+        let workgroup = output("SqlWorkgroupName")?;
         let id = between(&output_url, "https://", ".").context("an API has an id")?.to_owned();
         let answer =
             self.cloudformation(&format!("Action=GetTemplate&TemplateStage=Processed&StackName={name}"))?;
@@ -119,7 +122,7 @@ impl Emulator {
         self.complete_api(&id, &template["Resources"]["Api"]["Properties"]["Body"])?;
         let host = format!("{id}.execute-api.localhost:{}", self.port);
         let url = format!("http://127.0.0.1:{}/live", self.port);
-        Ok(Stack { url, host, output_url, bucket, archive_now, template })
+        Ok(Stack { url, host, output_url, bucket, archive_now, workgroup, template })
     }
 
     fn complete_api(&self, id: &str, body: &Value) -> anyhow::Result<()> {
@@ -154,6 +157,13 @@ impl Emulator {
         let answer: Value = serde_json::from_str(&text).with_context(|| format!("{function}: {text}"))?;
         ensure!(answer["errorMessage"].is_null(), "{function}: {answer}");
         Ok(answer)
+    }
+
+    /// A call of AWS's JSON protocol, as the account's owner: `AWSGlue.GetTable`.
+    pub(super) fn call(&self, service: &str, target: &str, input: &Value) -> anyhow::Result<Value> {
+        let json = "application/x-amz-json-1.1";
+        let text = self.ask(service, "POST", "/", json, Some(target), &input.to_string())?;
+        serde_json::from_str(&text).with_context(|| format!("{target}: {text}"))
     }
 
     /// An object, as the account's owner reads it.

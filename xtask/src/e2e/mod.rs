@@ -11,6 +11,7 @@ mod emulator;
 mod policy;
 mod recorder;
 mod sign;
+mod sql;
 mod variant;
 
 use std::fs;
