@@ -1,6 +1,6 @@
 //! A data directory opened in this process: by the server, and by commands on a directory that no server runs on.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context as _;
@@ -17,11 +17,6 @@ use quipu_core::store::embedded::{DataDir, DataDirError, EmbeddedOptions, Embedd
 use serde::{Deserialize, Serialize};
 
 use crate::failure::hinted;
-
-/// The archive, in a data directory.
-const ARCHIVE: &str = "archive";
-/// Where batches are staged, in a data directory.
-const STAGING: &str = "staging";
 
 /// Where a running server leaves word for commands on the same directory.
 pub(crate) const SERVER_FILE: &str = "server.json";
@@ -70,12 +65,11 @@ pub(crate) async fn open(
     let store = EmbeddedStore::open(&path, &EmbeddedOptions::default())
         .with_context(|| format!("cannot open {}", path.display()))?;
     let identity = dir.identity().map_err(|error| directory_error(dir.path(), error))?;
-    let objects = |name: &str| -> anyhow::Result<Arc<dyn ObjectStore>> {
-        let path = dir.path().join(name);
+    let objects = |path: PathBuf| -> anyhow::Result<Arc<dyn ObjectStore>> {
         let opened = Directory::open(&path).with_context(|| format!("cannot open {}", path.display()))?;
         Ok(Arc::new(opened))
     };
-    let (archive, staging) = (objects(ARCHIVE)?, objects(STAGING)?);
+    let (archive, staging) = (objects(dir.archive_path())?, objects(dir.staging_path())?);
     let log_key = dir.log_signer().map_err(|error| directory_error(dir.path(), error))?;
     let ledger = Ledger::new(Arc::new(store), Arc::new(SystemClock), identity);
     let app = app(ledger, Some(archive.clone()), admission).await?;

@@ -8,7 +8,7 @@ use anyhow::{Context as _, bail};
 use quipu_core::auth::AuthMode;
 use quipu_core::config::ArchiveConfig;
 #[cfg(feature = "aws")]
-use quipu_core::config::{AwsConfig, ConfigError};
+use quipu_core::config::{ArchiverConfig, AwsConfig, ConfigError};
 use serde::Deserialize;
 
 use crate::args::ConnectArgs;
@@ -45,6 +45,10 @@ pub(crate) struct FileSettings {
     table: Option<String>,
     seal_key: Option<String>,
     log_key: Option<String>,
+    archive_bucket: Option<String>,
+    staging_bucket: Option<String>,
+    lock_days: Option<String>,
+    lock_log: Option<String>,
     log: Option<String>,
     url: Option<String>,
     archive_interval: Option<String>,
@@ -77,8 +81,9 @@ impl FileSettings {
             let at = error.span().map_or(0, |span| span.start.min(text.len()));
             let line = 1 + text.as_bytes()[..at].iter().filter(|b| **b == b'\n').count();
             let message = format!("{}:{line}: {}", path.display(), error.message());
-            let hint = "known settings are listen, data, auth, store, table, seal_key, log_key, log, url, archive_interval, \
-                        archive_max_age, archive_max_bytes and hot_retention";
+            let hint = "known settings are listen, data, auth, store, table, seal_key, log_key, archive_bucket, \
+                        staging_bucket, lock_days, lock_log, log, url, archive_interval, archive_max_age, \
+                        archive_max_bytes and hot_retention";
             anyhow::Error::new(hinted(message, hint))
         })
     }
@@ -124,6 +129,8 @@ pub(crate) enum StoreSettings {
     Aws {
         /// Table and keys.
         config: AwsConfig,
+        /// Where this server archives; not at all, if nowhere.
+        archiver: Option<ArchiverConfig>,
         /// Where the operator's credential is left for the command line, if somewhere.
         operator_dir: Option<PathBuf>,
     },
@@ -163,6 +170,10 @@ fn resolve_store(
         ("QUIPU_TABLE", flags.table.clone(), file.table),
         ("QUIPU_SEAL_KEY", flags.seal_key.clone(), file.seal_key),
         ("QUIPU_LOG_KEY", flags.log_key.clone(), file.log_key),
+        ("QUIPU_ARCHIVE_BUCKET", flags.archive_bucket.clone(), file.archive_bucket),
+        ("QUIPU_STAGING_BUCKET", flags.staging_bucket.clone(), file.staging_bucket),
+        ("QUIPU_LOCK_DAYS", None, file.lock_days),
+        ("QUIPU_LOCK_LOG", None, file.lock_log),
     ];
     match flags.store.clone().or_else(|| env("QUIPU_STORE")).or(file.store).as_deref() {
         None | Some("embedded") => {
@@ -186,7 +197,17 @@ fn resolve_store(
                 flag.or_else(|| env(name)).or(file)
             };
             let config = AwsConfig::read(find).map_err(config_error)?;
-            Ok(StoreSettings::Aws { config, operator_dir: data })
+            // Who only reads the archive has no place to stage in, and signs nothing.
+            let archives = find("QUIPU_STAGING_BUCKET").is_some_and(|bucket| !bucket.is_empty());
+            let archiver = match archives {
+                true => Some(ArchiverConfig::read(find).map_err(config_error)?),
+                false => None,
+            };
+            if archiver.is_some() && config.log_key.is_none() {
+                let why = "the KMS key that signs the log, which a server with a staging bucket does";
+                return Err(config_error(ConfigError::Missing { name: "QUIPU_LOG_KEY", why }));
+            }
+            Ok(StoreSettings::Aws { config, archiver, operator_dir: data })
         }
         Some(other) => bail!("the store {other:?} is not known: it must be embedded or aws"),
     }
@@ -376,7 +397,7 @@ mod tests {
         )?
         .store
         {
-            StoreSettings::Aws { config, operator_dir } => {
+            StoreSettings::Aws { config, operator_dir, .. } => {
                 let log_key = config.log_key.unwrap_or_default();
                 anyhow::Ok((config.table, config.seal_key, log_key, operator_dir))
             }
@@ -395,6 +416,31 @@ mod tests {
         let hint = error.downcast_ref::<crate::failure::Hinted>();
         assert!(error.to_string().starts_with("the AWS store needs QUIPU_SEAL_KEY"), "{error}");
         assert!(format!("{hint:?}").contains("--seal-key, or seal_key in quipu.toml"), "{hint:?}");
+    }
+
+    #[cfg(feature = "aws")]
+    #[test]
+    fn a_server_on_aws_archives_where_it_may_stage() {
+        let toml = "store = 'aws'\ntable = 't'\nseal_key = 's'\narchive_bucket = 'a'\n";
+        let archiver = |pairs: &[(&str, &str)], more: &str| {
+            let file = file(&format!("{toml}{more}"));
+            match ServeSettings::resolve(&ServeArgs::default(), &env(pairs), file)?.store {
+                StoreSettings::Aws { archiver, .. } => anyhow::Ok(archiver),
+                StoreSettings::Embedded(_) => panic!("it names the AWS store"),
+            }
+        };
+        assert_eq!(archiver(&[], "log_key = 'l'").unwrap(), None, "it reads the archive");
+        let staged = [("QUIPU_STAGING_BUCKET", "b")];
+        let found = archiver(&staged, "log_key = 'l'\nlock_days = '30'").unwrap().unwrap();
+        assert_eq!((&*found.archive_bucket, &*found.staging_bucket), ("a", "b"));
+        assert_eq!(found.lock.map(|lock| lock.days), Some(30));
+        let keyless = archiver(&staged, "").unwrap_err().to_string();
+        assert!(keyless.starts_with("the AWS store needs QUIPU_LOG_KEY"), "{keyless}");
+        let placeless = [staged[0], ("QUIPU_ARCHIVE_BUCKET", "")];
+        let bare = "store = 'aws'\ntable = 't'\nseal_key = 's'\nlog_key = 'l'\n";
+        let error =
+            ServeSettings::resolve(&ServeArgs::default(), &env(&placeless), file(bare)).err().unwrap();
+        assert!(error.to_string().starts_with("the AWS store needs QUIPU_ARCHIVE_BUCKET"), "{error}");
     }
 
     #[test]

@@ -98,7 +98,7 @@ impl AwsConfig {
 
     /// The archive, for reading.
     #[cfg(feature = "s3")]
-    fn objects(
+    pub fn objects(
         &self,
         connection: &crate::aws::Connection,
     ) -> Option<std::sync::Arc<dyn crate::objects::ObjectStore>> {
@@ -106,9 +106,12 @@ impl AwsConfig {
         Some(std::sync::Arc::new(crate::objects::S3Bucket::new(connection, bucket)))
     }
 
-    /// This build knows no S3.
+    /// The archive, for reading: this build knows no S3.
     #[cfg(not(feature = "s3"))]
-    fn objects(&self, _: &crate::aws::Connection) -> Option<std::sync::Arc<dyn crate::objects::ObjectStore>> {
+    pub fn objects(
+        &self,
+        _: &crate::aws::Connection,
+    ) -> Option<std::sync::Arc<dyn crate::objects::ObjectStore>> {
         None
     }
 
@@ -182,7 +185,7 @@ impl ArchiveConfig {
     }
 }
 
-/// Where the archiver on AWS writes, and who works for it.
+/// Where the archiver on AWS writes.
 #[cfg(all(feature = "archive", feature = "s3"))]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ArchiverConfig {
@@ -190,8 +193,6 @@ pub struct ArchiverConfig {
     pub archive_bucket: String,
     /// `QUIPU_STAGING_BUCKET`: the bucket in which batches are staged.
     pub staging_bucket: String,
-    /// `QUIPU_ARCHIVE_QUEUE`: the URL of the queue of tenants.
-    pub queue: String,
     /// `QUIPU_LOCK_DAYS`: what is written is locked for so many days; without it, not at all. `QUIPU_LOCK_LOG`:
     /// `compliance` or `governance` (the default) for the log; events are locked in governance mode.
     pub lock: Option<crate::objects::Lock>,
@@ -228,9 +229,40 @@ impl ArchiverConfig {
         Ok(Self {
             archive_bucket: need("QUIPU_ARCHIVE_BUCKET", "the bucket of the archive")?,
             staging_bucket: need("QUIPU_STAGING_BUCKET", "the bucket in which batches are staged")?,
-            queue: need("QUIPU_ARCHIVE_QUEUE", "the URL of the queue of tenants")?,
             lock,
         })
+    }
+
+    /// The archiver of a ledger on AWS, with a ledger of its own. Calls nothing.
+    ///
+    /// # Errors
+    /// If no log key is set.
+    pub fn archiver(
+        &self,
+        aws: &AwsConfig,
+        connection: &crate::aws::Connection,
+        settings: crate::archive::ArchiveSettings,
+    ) -> Result<crate::archive::Archiver, ConfigError> {
+        use std::sync::Arc;
+
+        use crate::aws::{KmsIdentity, KmsSigner};
+        use crate::objects::S3Bucket;
+
+        let why = "the KMS key that signs the log";
+        let log_key = aws.log_key.as_ref().ok_or(ConfigError::Missing { name: "QUIPU_LOG_KEY", why })?;
+        let clock = Arc::new(crate::clock::SystemClock);
+        // Without the log key: an archiver uses the deployment's identity, and never makes one.
+        let ledger = AwsConfig { log_key: None, ..aws.clone() }.ledger(connection, clock.clone());
+        let mut objects = S3Bucket::new(connection, &self.archive_bucket);
+        if let Some(lock) = self.lock {
+            objects = objects.with_lock(lock, clock);
+        }
+        let staging = S3Bucket::new(connection, &self.staging_bucket);
+        let store = crate::store::dynamo::DynamoStore::new(connection, &aws.table);
+        let identity = Arc::new(KmsIdentity::new(connection, store, &aws.seal_key));
+        let signer = Arc::new(KmsSigner::new(connection, identity, log_key));
+        let (objects, staging) = (Arc::new(objects), Arc::new(staging));
+        Ok(crate::archive::Archiver::new(Arc::new(ledger), objects, staging, signer, settings))
     }
 }
 

@@ -396,37 +396,39 @@ impl Usage {
     }
 }
 
-/// A JSON number of dollars in units of 10⁻¹², rounded half away from zero, exactly for up to 12 decimals;
-/// clamped to ±10²⁴ units (10¹² dollars).
-fn picodollars(number: &str) -> i128 {
-    const CLAMP: i128 = 10i128.pow(24);
-    let (mantissa, exponent) = match number.find(['e', 'E']) {
-        Some(at) => (&number[..at], number[at + 1..].parse::<i32>().unwrap_or(i32::MAX)),
-        None => (number, 0),
-    };
+/// Costs are clamped to ± 10¹² dollars, in units of 10⁻¹².
+const COST_MAX: i128 = 10i128.pow(24);
+
+/// A JSON number of dollars in units of 10⁻¹²: exact up to 12 decimals, then half away from zero; clamped.
+pub(crate) fn picodollars(number: &str) -> i128 {
+    let (mantissa, exponent) = number.split_once(['e', 'E']).unwrap_or((number, "0"));
     let (negative, digits) = match mantissa.strip_prefix('-') {
         Some(rest) => (true, rest),
         None => (false, mantissa),
     };
     let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
-    // The decimal point moves 12 places to the right, and by the exponent.
-    let point = (whole.len() as i64) + 12 + i64::from(exponent);
+    // An exponent past 64 bits moves the point out of sight, to the side that its sign says.
+    let exponent =
+        exponent.parse::<i64>().unwrap_or(if exponent.starts_with('-') { i64::MIN } else { i64::MAX });
+    // How many of the digits stand before the point once it has moved 12 places to the right, and by the exponent.
+    let point = exponent.saturating_add(whole.len() as i64).saturating_add(12);
     let mut value = 0i128;
-    let all = whole.bytes().chain(fraction.bytes());
-    let length = (whole.len() + fraction.len()) as i64;
-    for (index, digit) in all.enumerate() {
-        match (index as i64).cmp(&point) {
-            std::cmp::Ordering::Less => value = (value * 10 + i128::from(digit - b'0')).min(CLAMP),
-            std::cmp::Ordering::Equal => {
-                value += i128::from(digit >= b'5');
-                break;
-            }
-            std::cmp::Ordering::Greater => break,
+    let mut length = 0i64;
+    let digits = whole.bytes().chain(fraction.bytes());
+    for digit in digits.map(|b| i128::from(b) - i128::from(b'0')) {
+        if length < point {
+            value = (value * 10 + digit).min(COST_MAX);
+        } else {
+            value += i128::from(length == point && digit >= 5);
+            break;
         }
+        length += 1;
     }
-    for _ in length..point.min(length + 40) {
-        value = (value * 10).min(CLAMP);
+    // 25 zeros take anything but zero to the clamp.
+    for _ in length..point.min(length.saturating_add(25)) {
+        value = (value * 10).min(COST_MAX);
     }
+    let value = value.min(COST_MAX);
     if negative { -value } else { value }
 }
 
@@ -503,6 +505,15 @@ mod tests {
             ("1e-999", 0),
             ("0.000000000001", 1),
             ("0e5", 0),
+            // The next digit decides, wherever the point has moved to.
+            ("5e-13", 1),
+            ("-0.0000000000005", -1),
+            ("6e-14", 0),
+            // Past the clamp by a rounding, or by an exponent of more than 32 bits, to either side.
+            ("999999999999.9999999999995", 10i128.pow(24)),
+            ("-1000000000000.0000000000005", -10i128.pow(24)),
+            ("1e-99999999999", 0),
+            ("-1e99999999999999999999", -10i128.pow(24)),
         ];
         for (text, pico) in cases {
             assert_eq!(picodollars(text), pico, "{text}");

@@ -1,9 +1,11 @@
 //! `quipu serve --store aws`: the real binary on an emulated AWS, as whoever starts it sees it.
 
 use std::fs::File;
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use quipu_tests::emulator::{aws_env, call, fresh_table, kms_keys};
 use quipu_tests::{Emulator, binary};
@@ -232,6 +234,85 @@ fn two_servers_are_one_ledger() {
     a.stop();
     assert_eq!(std::fs::read_dir(operator).unwrap().count(), 0, "the credential goes with the server");
     b.stop();
+}
+
+/// A fresh bucket.
+fn bucket(kind: &str) -> String {
+    let random = RandomState::new().build_hasher().finish();
+    let name = format!("quipu-{kind}-{random:016x}");
+    let client = quipu_tests::connection(emulator(), None).s3();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(client.create_bucket().bucket(&name).send()).unwrap();
+    name
+}
+
+/// Waits for what a server does by itself.
+fn until(what: &str, mut done: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !done() {
+        assert!(started.elapsed() < Duration::from_secs(60), "{what}");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+/// A server with buckets archives as the one on a data directory does: when asked, and by itself; another one shows
+/// the log without being able to write it.
+#[test]
+fn a_server_with_a_staging_bucket_archives() {
+    let here = Deployment::new();
+    let (archive, staging) = (bucket("archive"), bucket("staging"));
+    let reads = [("QUIPU_ARCHIVE_BUCKET", Some(&*archive)), ("QUIPU_ARCHIVE_INTERVAL", Some("off"))];
+    let writes = [reads[0], reads[1], ("QUIPU_STAGING_BUCKET", Some(&*staging))];
+
+    // Another key than the table's would spoil the log.
+    here.serve(&[], &[]).stop();
+    let (_, other) = kms_keys(emulator());
+    let said = fails(&here, &[], &[&writes[..], &[("QUIPU_LOG_KEY", Some(&*other))]].concat());
+    assert!(said.contains("the log key at hand is") && said.contains("QUIPU_LOG_KEY"), "{said}");
+    let said = fails(&here, &["--staging-bucket", "no-such-bucket"], &reads);
+    assert!(said.contains("no-such-bucket"), "{said}");
+
+    let server = here.serve(&[], &writes);
+    let reader = here.serve(&[], &[&reads[..], &[("QUIPU_LOG_KEY", None)]].concat());
+    assert_eq!(server.fact("archive"), Some(&*archive));
+    assert!(reader.fact("archive").unwrap().contains("another archiver"), "{}", reader.banner);
+    for n in 0..3 {
+        append(&server, None, "s", n);
+    }
+    let refused = here.quipu(&["archive", "now", "--url", &reader.url], &[]).output().unwrap();
+    assert_eq!(refused.status.code(), Some(1), "it has no archiver");
+    here.ok(&["tenant", "create", "acme", "--url", &server.url]);
+    let acme = here.ok(&[
+        "token",
+        "create",
+        "--tenant",
+        "acme",
+        "--scope",
+        "*",
+        "--only-token",
+        "--url",
+        &server.url,
+    ]);
+    append(&server, Some(acme.trim()), "s", 7);
+    let said = here.ok(&["archive", "now", "--url", &server.url]);
+    assert!(said.contains("acme: batch 1 closed: 1 event,"), "{said}");
+    assert!(said.contains("default: batch 1 closed: 3 events,"), "{said}");
+    assert_eq!(here.ok(&["archive", "now", "--url", &server.url]).trim(), "nothing to archive");
+    let checkpoint = |server: &Running| server.request("GET", "/v1/log/checkpoint", None, None).1;
+    assert_eq!(checkpoint(&server).lines().nth(1), Some("3"));
+    assert_eq!(checkpoint(&reader), checkpoint(&server));
+    server.stop();
+
+    // By itself, and what is there is what the verifier takes.
+    let often = [("QUIPU_ARCHIVE_INTERVAL", Some("1s")), ("QUIPU_ARCHIVE_MAX_AGE", Some("1s"))];
+    let server = here.serve(&[], &[&writes[2..], &reads[..1], &often].concat());
+    append(&server, None, "s", 3);
+    until("the batch is closed in time", || checkpoint(&server).lines().nth(1) == Some("4"));
+    std::fs::write(here.path().join("log.pub"), here.ok(&["key", "show", "--url", &server.url])).unwrap();
+    server.stop();
+    let verdict = here.ok(&["verify", &format!("s3://{archive}"), "--key", "log.pub", "--json"]);
+    let verdict: Value = serde_json::from_str(&verdict).unwrap();
+    assert_eq!((&verdict["verdict"], &verdict["events"]), (&json!("VALID"), &json!(5)), "{verdict}");
 }
 
 /// The first servers on a table, at the same time: one of them makes the keys, and all have them.

@@ -47,12 +47,11 @@ impl Ground {
     pub fn directory(path: &std::path::Path) -> Self {
         let data = DataDir::create_or_open(path, SystemClock.now()).expect("a data directory");
         let store = EmbeddedStore::open(&data.ledger_path(), &EmbeddedOptions::default()).expect("a store");
-        let objects =
-            |name: &str| Arc::new(Directory::open(&path.join(name)).expect("a directory of objects"));
+        let objects = |path| Arc::new(Directory::open(path).expect("a directory of objects"));
         Self {
             store: Arc::new(store),
-            objects: objects("archive"),
-            staging: objects("staging"),
+            objects: objects(&data.archive_path()),
+            staging: objects(&data.staging_path()),
             keys: Keys::Of(Arc::new(data)),
             clock: Arc::new(SystemClock),
         }

@@ -7,7 +7,6 @@ use std::time::Duration;
 use anyhow::Context as _;
 use quipu_core::archive::{Archiver, Close};
 use quipu_core::clock::{Clock as _, SystemClock};
-use quipu_core::http::SharedApp;
 use quipu_core::time::Micros;
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
@@ -23,7 +22,7 @@ pub(super) struct Schedule {
 
 impl Schedule {
     /// Starts it. The first run is at once: what a kill has left unfinished is finished then.
-    pub(super) fn start(app: SharedApp, archiver: Arc<Archiver>, every: Duration) -> anyhow::Result<Self> {
+    pub(super) fn start(archiver: Arc<Archiver>, every: Duration) -> anyhow::Result<Self> {
         let (stop, mut stopped) = watch::channel(false);
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -36,7 +35,7 @@ impl Schedule {
                 let runs = async {
                     loop {
                         ticks.tick().await;
-                        run(&app, &archiver).await;
+                        run(&archiver).await;
                     }
                 };
                 // A run may be cut off anywhere; the next one goes on from there.
@@ -67,8 +66,8 @@ impl Drop for Schedule {
 }
 
 /// One round over all tenants, then over what has expired.
-async fn run(app: &SharedApp, archiver: &Archiver) {
-    let store = app.ledger.store();
+async fn run(archiver: &Archiver) {
+    let store = archiver.ledger().store();
     let tenants = match store.tenants().await {
         Ok(tenants) => tenants,
         Err(error) => {

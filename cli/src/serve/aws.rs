@@ -9,9 +9,10 @@ use anyhow::{Context as _, anyhow};
 use aws_config::{BehaviorVersion, SdkConfig};
 use aws_credential_types::provider::error::CredentialsError;
 use aws_credential_types::provider::{ProvideCredentials as _, SharedCredentialsProvider};
+use quipu_core::archive::{ArchiveSettings, Archiver};
 use quipu_core::aws::{Connection, http_client};
 use quipu_core::clock::SystemClock;
-use quipu_core::config::AwsConfig;
+use quipu_core::config::{ArchiverConfig, AwsConfig};
 use quipu_core::ids::hex;
 use quipu_core::random;
 use quipu_core::store::StoreError;
@@ -26,6 +27,8 @@ use crate::settings::{self, ServeSettings};
 /// A table and its keys.
 pub(super) struct Aws<'s> {
     config: &'s AwsConfig,
+    /// Where and how this server archives, if it does.
+    archive: Option<(&'s ArchiverConfig, ArchiveSettings)>,
     /// Where the operator's credential is left, if somewhere.
     operator_dir: Option<&'s Path>,
     /// It is removed when the server ends.
@@ -33,13 +36,17 @@ pub(super) struct Aws<'s> {
 }
 
 impl<'s> Aws<'s> {
-    pub(super) fn new(config: &'s AwsConfig, operator_dir: Option<&'s Path>) -> Self {
-        Self { config, operator_dir, word: Mutex::default() }
+    pub(super) fn new(
+        config: &'s AwsConfig,
+        archive: Option<(&'s ArchiverConfig, ArchiveSettings)>,
+        operator_dir: Option<&'s Path>,
+    ) -> Self {
+        Self { config, archive, operator_dir, word: Mutex::default() }
     }
 }
 
 impl Ground for Aws<'_> {
-    /// 1. the region; 2. credentials; 3. the table; 4. the keys.
+    /// 1. the region; 2. credentials; 3. the table; 4. the keys; 5. the archive.
     async fn open(&self, mut admission: Admission<'_>) -> anyhow::Result<Opened> {
         if let Some(dir) = self.operator_dir {
             OperatorFile::check(dir)?;
@@ -64,11 +71,17 @@ impl Ground for Aws<'_> {
         };
         // Whoever comes first shall not own a table that others can reach: without a secret, one that nobody knows.
         admission.bootstrap_secret.get_or_insert_with(|| hex(&random::bytes::<32>()));
-        let app = local::app(ledger, None, admission).await?;
+        let app = local::app(ledger, self.config.objects(&connection), admission).await?;
+        // 5
+        let archiver = self.archiver().await?;
         let mut facts = vec![("table", table.clone()), ("region", connection.region().to_owned())];
         facts.extend(connection.endpoint().map(|endpoint| ("endpoint", endpoint.to_owned())));
         facts.push(("deployment", deployment));
-        Ok(Opened { ledger: local::Open { app, archiver: None }, facts })
+        facts.extend(self.config.archive_bucket.as_ref().map(|bucket| match archiver {
+            Some(_) => ("archive", bucket.clone()),
+            None => ("archive", format!("{bucket}, which another archiver fills")),
+        }));
+        Ok(Opened { ledger: local::Open { app, archiver }, facts })
     }
 
     fn leave_word(&self, info: &ServerInfo) -> anyhow::Result<()> {
@@ -93,6 +106,25 @@ impl Ground for Aws<'_> {
 }
 
 impl Aws<'_> {
+    /// The archiver, with a connection pool of its own: it runs on a thread of its own, and a request must not wait
+    /// for a connection that is driven there.
+    async fn archiver(&self) -> anyhow::Result<Option<Arc<Archiver>>> {
+        let Some((config, settings)) = self.archive else { return Ok(None) };
+        let connection = connect().await?;
+        let archiver = config.archiver(self.config, &connection, settings)?;
+        match archiver.check().await {
+            Ok(()) => Ok(Some(Arc::new(archiver))),
+            Err(error) => {
+                let (archive, staging) = (&config.archive_bucket, &config.staging_bucket);
+                let buckets = format!("QUIPU_ARCHIVE_BUCKET={archive}, QUIPU_STAGING_BUCKET={staging}");
+                let hint = "check both buckets, and that QUIPU_LOG_KEY is this table's log key; without a staging \
+                            bucket the server does not archive";
+                let message = format!("cannot archive ({buckets}): {error}");
+                Err(hinted(message, hint).into())
+            }
+        }
+    }
+
     fn identity_error(&self, error: StoreError) -> anyhow::Error {
         let keys = match &self.config.log_key {
             Some(log_key) => format!("QUIPU_SEAL_KEY={}, QUIPU_LOG_KEY={log_key}", self.config.seal_key),

@@ -72,10 +72,17 @@ pub(crate) struct ServeArgs {
     /// With --store aws: the KMS key (id, ARN or alias) that seals the receipt key [env: QUIPU_SEAL_KEY]
     #[arg(long, value_name = "KEY")]
     pub(crate) seal_key: Option<String>,
-    /// With --store aws: the KMS key (id, ARN or alias) that is the log key; needed once, by the first server on a
-    /// table [env: QUIPU_LOG_KEY]
+    /// With --store aws: the KMS key (id, ARN or alias) that is the log key; needed by the first server on a table, and
+    /// by one that archives [env: QUIPU_LOG_KEY]
     #[arg(long, value_name = "KEY")]
     pub(crate) log_key: Option<String>,
+    /// With --store aws: the bucket of the archive [env: QUIPU_ARCHIVE_BUCKET]
+    #[arg(long, value_name = "BUCKET")]
+    pub(crate) archive_bucket: Option<String>,
+    /// With --store aws: the bucket in which batches are staged; with it, this server archives
+    /// [env: QUIPU_STAGING_BUCKET]
+    #[arg(long, value_name = "BUCKET")]
+    pub(crate) staging_bucket: Option<String>,
     /// The settings file [default: ./quipu.toml, if it is there]
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
@@ -100,8 +107,9 @@ pub(crate) fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
             served
         }
         #[cfg(feature = "aws")]
-        StoreSettings::Aws { config, operator_dir } => {
-            let ground = aws::Aws::new(config, operator_dir.as_deref());
+        StoreSettings::Aws { config, archiver, operator_dir } => {
+            let archive = archiver.as_ref().map(|archiver| (archiver, settings.archive.settings));
+            let ground = aws::Aws::new(config, archive, operator_dir.as_deref());
             let served = runtime.block_on(serve(&settings, &ground));
             runtime.shutdown_timeout(CUT_OFF);
             served
@@ -205,7 +213,7 @@ async fn serve(settings: &ServeSettings, ground: &impl Ground) -> anyhow::Result
     let schedule = match (&opened.ledger.archiver, settings.archive.interval_ms) {
         (Some(archiver), Some(every)) => {
             let every = Duration::from_millis(every.unsigned_abs());
-            Some(archiver::Schedule::start(opened.ledger.app.clone(), archiver.clone(), every)?)
+            Some(archiver::Schedule::start(archiver.clone(), every)?)
         }
         _ => None,
     };

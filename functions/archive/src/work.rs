@@ -160,15 +160,18 @@ impl Outcome {
 
 /// Does what events ask for.
 pub struct Worker {
-    ledger: Arc<Ledger>,
     archiver: Arc<Archiver>,
     dispatch: Arc<dyn Dispatch>,
 }
 
 impl Worker {
-    /// A worker of a ledger.
-    pub fn new(ledger: Arc<Ledger>, archiver: Arc<Archiver>, dispatch: Arc<dyn Dispatch>) -> Self {
-        Self { ledger, archiver, dispatch }
+    /// A worker of the archiver's ledger.
+    pub fn new(archiver: Arc<Archiver>, dispatch: Arc<dyn Dispatch>) -> Self {
+        Self { archiver, dispatch }
+    }
+
+    fn ledger(&self) -> &Ledger {
+        self.archiver.ledger()
     }
 
     /// Does what an event asks for.
@@ -189,7 +192,7 @@ impl Worker {
         let mut bodies = Vec::new();
         let (mut lag, mut behind) = (0, None);
         let mut failed = None;
-        for record in self.ledger.store().tenants().await.map_err(|e| e.to_string())? {
+        for record in self.ledger().store().tenants().await.map_err(|e| e.to_string())? {
             let tenant = record.tenant;
             match self.waiting(&tenant).await {
                 Ok(None) => {}
@@ -210,10 +213,10 @@ impl Worker {
 
     /// How long a tenant's oldest open segment has waited, s; `None` if there is nothing to do for it.
     async fn waiting(&self, tenant: &TenantId) -> Result<Option<i64>, StoreError> {
-        let store = self.ledger.store();
+        let store = self.ledger().store();
         if let Some(oldest) = store.open_segments(tenant, None, 1).await?.first() {
             let committed = i64::try_from(oldest.position.commit_id.unix_ms()).unwrap_or(i64::MAX);
-            return Ok(Some(seconds_since(committed, self.ledger.clock().now())));
+            return Ok(Some(seconds_since(committed, self.ledger().clock().now())));
         }
         // Only the last word of a run is missing.
         let unfinished = store.last_batch(tenant).await?.is_some_and(|batch| !batch.recorded);
@@ -225,7 +228,7 @@ impl Worker {
         let mut failed = Vec::new();
         for message in messages {
             let done = match &message.tenant {
-                Ok(tenant) => match self.ledger.store().tenant(tenant).await {
+                Ok(tenant) => match self.ledger().store().tenant(tenant).await {
                     Ok(Some(_)) => self.tenant(tenant, Close::WhenDue).await.map(|_| ()),
                     Ok(None) => Err("no such tenant".to_owned()),
                     Err(error) => Err(error.to_string()),
@@ -241,7 +244,7 @@ impl Worker {
     }
 
     async fn now(&self, tenant: Option<TenantId>) -> Result<Vec<TenantRun>, String> {
-        let store = self.ledger.store();
+        let store = self.ledger().store();
         let known = store.tenants().await.map_err(|e: StoreError| e.to_string())?;
         let wanted: Vec<_> = known
             .into_iter()
@@ -263,7 +266,7 @@ impl Worker {
     }
 
     async fn tenant(&self, tenant: &TenantId, close: Close) -> Result<RunReport, String> {
-        let started = self.ledger.clock().now();
+        let started = self.ledger().clock().now();
         let run = self.archiver.run(tenant, close, started.plus_ms(RUN_MS)).await;
         match &run {
             Ok(report) => metrics::chains_broken(tenant, report.broken.len()),

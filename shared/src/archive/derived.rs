@@ -9,12 +9,10 @@ use std::borrow::Cow;
 use crate::event::Content;
 use crate::ids;
 use crate::json::{Kind, Reader};
+use crate::kinds::picodollars;
 
 /// Longest derived text, bytes.
 const TEXT_BYTES_MAX: usize = 256;
-
-/// Most of `cost_usd`, in units of 10⁻¹² dollars: 10¹² dollars.
-const COST_MAX: i128 = 10i128.pow(24);
 
 /// The derived columns of one row.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -256,37 +254,4 @@ fn double((kind, text): Value<'_>) -> Option<f64> {
 
 fn cost((kind, text): Value<'_>) -> Option<i128> {
     (kind == Kind::Number).then(|| picodollars(text))
-}
-
-/// A JSON number of dollars in units of 10⁻¹²: exact up to 12 decimals, then half away from zero; clamped.
-fn picodollars(number: &str) -> i128 {
-    let (mantissa, exponent) = number.split_once(['e', 'E']).unwrap_or((number, "0"));
-    let (negative, digits) = match mantissa.strip_prefix('-') {
-        Some(rest) => (true, rest),
-        None => (false, mantissa),
-    };
-    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
-    // An exponent past 64 bits moves the point out of sight, to the side that its sign says.
-    let exponent =
-        exponent.parse::<i64>().unwrap_or(if exponent.starts_with('-') { i64::MIN } else { i64::MAX });
-    // How many of the digits stand before the point once it has moved 12 places to the right, and by the exponent.
-    let point = exponent.saturating_add(whole.len() as i64).saturating_add(12);
-    let mut value = 0i128;
-    let mut length = 0i64;
-    let digits = whole.bytes().chain(fraction.bytes());
-    for digit in digits.map(|b| i128::from(b) - i128::from(b'0')) {
-        if length < point {
-            value = (value * 10 + digit).min(COST_MAX);
-        } else {
-            value += i128::from(length == point && digit >= 5);
-            break;
-        }
-        length += 1;
-    }
-    // 25 zeros take anything but zero to the clamp.
-    for _ in length..point.min(length.saturating_add(25)) {
-        value = (value * 10).min(COST_MAX);
-    }
-    let value = value.min(COST_MAX);
-    if negative { -value } else { value }
 }

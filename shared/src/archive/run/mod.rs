@@ -129,6 +129,14 @@ pub enum RunError {
         /// What is wrong.
         why: String,
     },
+    /// The log key at hand is not the deployment's: what it signed would make the log invalid.
+    #[error("the log key at hand is {at_hand}, the deployment's is {log_key}")]
+    AnotherKey {
+        /// The key that would sign.
+        at_hand: String,
+        /// The deployment's.
+        log_key: String,
+    },
     /// Another archiver was quicker, again and again.
     #[error("other archivers were quicker {0} times in a row")]
     Busy(usize),
@@ -171,6 +179,33 @@ impl Archiver {
         settings: ArchiveSettings,
     ) -> Self {
         Self { ledger, objects, staging, signer, settings, broken: Mutex::default() }
+    }
+
+    /// The ledger that it archives.
+    pub fn ledger(&self) -> &Arc<Ledger> {
+        &self.ledger
+    }
+
+    /// Whether all that a run needs is there: the log key, the archive, the place where batches are staged.
+    ///
+    /// # Errors
+    /// See [`RunError`].
+    pub async fn check(&self) -> Result<(), RunError> {
+        self.check_key().await?;
+        match self.objects.get(paths::IDENTITY).await {
+            Ok(_) | Err(ObjectError::NotFound { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+        self.staging.list("", None, 1).await?;
+        Ok(())
+    }
+
+    async fn check_key(&self) -> Result<(), RunError> {
+        let (at_hand, log_key) = (self.signer.verifier().await?, &self.ledger.identity().await?.log_key);
+        match at_hand == *log_key {
+            true => Ok(()),
+            false => Err(RunError::AnotherKey { at_hand: at_hand.to_string(), log_key: log_key.to_string() }),
+        }
     }
 
     fn store(&self) -> &dyn Store {

@@ -259,6 +259,7 @@ impl Archiver {
         let header = &head.header;
         let batch = header.batch;
         let deployment = &header.deployment;
+        self.check_key().await?;
         self.publish_identity().await?;
         let statement = HeaderStatement { tenant, batch, hash: &head.hash, tree_size: header.tree_size };
         let statement = statement.text(deployment);

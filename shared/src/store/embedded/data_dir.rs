@@ -49,6 +49,7 @@ const DEPLOYMENT: &str = "deployment";
 const LEDGER: &str = "ledger.redb";
 const KEYS: &str = "keys";
 const ARCHIVE: &str = "archive";
+const STAGING: &str = "staging";
 const SERVER: &str = "server.json";
 /// Ending of a file that is being written.
 const NEW: &str = ".new";
@@ -305,9 +306,14 @@ impl DataDir {
         &self.deployment
     }
 
-    /// Where the archive is, unless it is elsewhere.
+    /// Where the archive is.
     pub fn archive_path(&self) -> PathBuf {
         self.path.join(ARCHIVE)
+    }
+
+    /// Where batches are staged.
+    pub fn staging_path(&self) -> PathBuf {
+        self.path.join(STAGING)
     }
 
     fn keys(&self) -> PathBuf {
