@@ -7,6 +7,7 @@ mod archive_readers;
 mod authorization;
 mod aws_serve;
 mod cli;
+mod closed;
 mod deploy;
 mod dynamo;
 mod emulator;

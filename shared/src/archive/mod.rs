@@ -7,6 +7,7 @@ mod reader;
 mod row;
 mod run;
 mod schema;
+mod settled;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -17,6 +18,7 @@ pub use reader::BatchReader;
 pub use row::Row;
 pub use run::{ArchiveSettings, Archiver, BrokenChain, Close, ClosedBatch, RunError, RunReport};
 pub use schema::message_type;
+pub use settled::{UnsettledError, settled_sizes};
 pub use writer::BatchWriter;
 
 /// Key of a file's metadata that names its format, and what it says.

@@ -122,6 +122,9 @@ impl Archiver {
         let taken_over = own.is_none();
         self.publish(tenant, head, own.as_ref()).await?;
         self.read_back(tenant, &head.header).await?;
+        // After the claim: whoever closes the ledger and then finds no claim unfinished knows that nothing of before is
+        // signed any more.
+        self.ensure_open().await?;
         self.sign(tenant, head).await?;
         self.record(tenant, head, own.map(|own| own.metas)).await?;
         let BatchHeader { batch, count: events, bytes, tree_size, .. } = head.header;
@@ -259,8 +262,8 @@ impl Archiver {
         let header = &head.header;
         let batch = header.batch;
         let deployment = &header.deployment;
-        self.check_key().await?;
-        self.publish_identity().await?;
+        let identity = self.present_identity().await?;
+        self.publish_identity(identity).await?;
         let statement = HeaderStatement { tenant, batch, hash: &head.hash, tree_size: header.tree_size };
         let statement = statement.text(deployment);
         self.put_note(
@@ -344,14 +347,7 @@ impl Archiver {
     }
 
     /// Writes the public keys beside the logs, so that a copy of the archive can be checked by itself.
-    async fn publish_identity(&self) -> Result<(), RunError> {
-        let identity = self.ledger.identity().await?;
-        let file = IdentityFile {
-            deployment: identity.deployment.clone(),
-            log_key: identity.log_key.clone(),
-            certificates: identity.certificates.clone(),
-            rotations: identity.rotations.clone(),
-        };
+    async fn publish_identity(&self, file: IdentityFile) -> Result<(), RunError> {
         let bytes = Bytes::from(file.to_bytes());
         // A process that has slept may know fewer keys than what is there.
         let newer = |there: &Bytes| {

@@ -383,6 +383,14 @@ impl Store for EmbeddedStore {
         self.read(|view| reads::batches(view, tenant, after, limit))
     }
 
+    async fn closed(&self) -> Result<Option<Micros>, StoreError> {
+        self.read(tables::closed)
+    }
+
+    async fn set_closed(&self, since: Option<Micros>) -> Result<(), StoreError> {
+        self.archive(Archive::Close { since }).await.map(drop)
+    }
+
     async fn expire(&self, now: Micros, limit: usize) -> Result<usize, StoreError> {
         self.archive(Archive::Expire { now, limit }).await
     }
