@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::settings::{self, FileSettings, StoreSettings};
-use crate::{archive, export, import, key, query, send, serve, tail, tenant, token, verify};
+use crate::{archive, export, import, key, query, rebuild, send, serve, tail, tenant, token, verify};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -56,6 +56,8 @@ pub(crate) enum Command {
     Key(key::KeyArgs),
     /// Move what is not archived yet into the archive.
     Archive(archive::ArchiveArgs),
+    /// Make a store that was lost again from its archive.
+    Rebuild(rebuild::RebuildArgs),
 }
 
 /// Which store a command works on while no server does.

@@ -372,6 +372,56 @@ impl Archived {
     }
 }
 
+/// The table is lost, its archive and the log key are not: a new table has what the archiver had written, and the keys.
+#[test]
+fn a_new_table_is_built_from_the_archive() {
+    let all = Archived::new();
+    let server = all.serve(&[]);
+    for (session, n) in [("a", 0), ("a", 1), ("b", 0)] {
+        append(&server, None, session, n);
+    }
+    all.here.ok(&["archive", "now", "--url", &server.url]);
+    append(&server, None, "a", 2);
+    all.here.ok(&["archive", "now", "--url", &server.url]);
+    let log_key = all.here.ok(&["key", "show", "--url", &server.url]);
+    all.keep("log.pub", &log_key);
+    let sessions = server.request("GET", "/v1/sessions", None, None).1;
+    server.stop();
+
+    let table = fresh_table(emulator());
+    let new = [("QUIPU_TABLE", Some(&*table))];
+    let said = all.refused(&["rebuild", "--idle"], &new);
+    assert!(said.contains("no keys") && said.contains("--key log.pub"), "{said}");
+    let (_, other) = kms_keys(emulator());
+    let said =
+        all.refused(&["rebuild", "--idle", "--key", "log.pub"], &[new[0], ("QUIPU_LOG_KEY", Some(&*other))]);
+    assert!(said.contains("the archive's log key is"), "{said}");
+    let said = all.done(&["rebuild", "--idle", "--key", "log.pub"], &new);
+    assert!(said.starts_with("rebuilt: 1 tenant, 2 batches, 2 sessions, 4 events"), "{said}");
+    all.done(&["rebuild", "--idle"], &new);
+
+    let server = all.serve(&new);
+    assert_eq!(server.request("GET", "/v1/sessions", None, None).1, sessions);
+    assert_eq!(all.here.ok(&["key", "show", "--url", &server.url]), log_key);
+    assert_eq!(append(&server, None, "a", 3), 3);
+    assert_eq!(append(&server, None, "b", 1), 1);
+    assert_eq!(append(&server, None, "c", 0), 0);
+    let said = all.here.ok(&["archive", "now", "--url", &server.url]);
+    assert!(said.contains("batch 3 closed: 3 events"), "{said}");
+    // Bundles and receipts go with the new receipt key.
+    all.here.ok(&["export", "--session", "c", "--out", "c.ndjson", "--url", &server.url]);
+    all.here.ok(&["verify", "c.ndjson", "--key", "log.pub"]);
+    server.stop();
+    all.is_valid("log.pub", 7);
+
+    // A table with keys of its own is another ledger's.
+    let stranger = fresh_table(emulator());
+    let stranger = [("QUIPU_TABLE", Some(&*stranger))];
+    all.here.serve(&[], &stranger).stop();
+    let said = all.refused(&["rebuild", "--idle", "--key", "log.pub"], &stranger);
+    assert!(said.contains("the table is of the deployment"), "{said}");
+}
+
 /// The log key in KMS is replaced: the old one signs nothing more, and whoever pinned it still verifies what is new.
 #[test]
 fn the_log_key_of_a_table_is_replaced() {

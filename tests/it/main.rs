@@ -17,4 +17,5 @@ mod lambda;
 mod localstack;
 mod objects;
 mod promises;
+mod rebuild;
 mod v1;

@@ -132,6 +132,25 @@ impl Archiver {
         Ok(ClosedBatch { batch, events, bytes, tree_size, taken_over })
     }
 
+    /// Publishes and signs the last batch of a tenant's log, which a run had claimed and was cut off before it was
+    /// signed. Nothing is recorded: the ledger is closed, and who makes it again reads the archive.
+    ///
+    /// # Errors
+    /// See [`RunError`]; it may be repeated.
+    pub async fn complete(&self, tenant: &TenantId, batch: u64) -> Result<(), RunError> {
+        let (before, head) = match batch.checked_sub(1).filter(|number| *number > 0) {
+            None => (None, self.read_header(tenant, batch).await?),
+            Some(number) => (self.read_header(tenant, number).await?, self.read_header(tenant, batch).await?),
+        };
+        let head = head.ok_or_else(|| damaged(tenant, batch, "its header is gone"))?;
+        if !head.follows(before.as_ref()) {
+            return Err(damaged(tenant, batch, "the header does not follow the one before it"));
+        }
+        self.publish(tenant, &head, None).await?;
+        self.read_back(tenant, &head.header).await?;
+        self.sign(tenant, &head).await
+    }
+
     /// Writes the object under its final name, and the tiles.
     async fn publish(
         &self,

@@ -122,6 +122,15 @@ fn open_database(path: &Path, cache_bytes: usize) -> Result<(Database, BodyLog),
     })
 }
 
+/// Notes in a database that the ledger is closed.
+fn close_database(db: &Database, since: Option<Micros>) -> Result<(), StoreError> {
+    guarded(|| {
+        let txn = db.begin_write().map_err(fail)?;
+        tables::set_closed(&txn, since)?;
+        txn.commit().map_err(fail)
+    })
+}
+
 impl EmbeddedStore {
     /// Opens a store, or makes one where there is no file.
     ///
