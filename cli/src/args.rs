@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::{archive, export, import, key, query, send, serve, tail, tenant, token, verify};
+use crate::settings::{self, FileSettings, StoreSettings};
+use crate::{archive, export, import, key, query, rebuild, send, serve, tail, tenant, token, verify};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -55,6 +56,56 @@ pub(crate) enum Command {
     Key(key::KeyArgs),
     /// Move what is not archived yet into the archive.
     Archive(archive::ArchiveArgs),
+    /// Make a store that was lost again from its archive.
+    Rebuild(rebuild::RebuildArgs),
+}
+
+/// Which store a command works on while no server does.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Which store")]
+pub(crate) struct StoreArgs {
+    /// The data directory [env: QUIPU_DATA] [default: ./quipu-data]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    /// embedded: a data directory; aws: a DynamoDB table [env: QUIPU_STORE] [default: embedded]
+    #[arg(long, value_name = "STORE", value_parser = ["embedded", "aws"])]
+    pub(crate) store: Option<String>,
+    /// With --store aws: the DynamoDB table [env: QUIPU_TABLE]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) table: Option<String>,
+    /// With --store aws: the KMS key that seals the receipt key [env: QUIPU_SEAL_KEY]
+    #[arg(long, value_name = "KEY")]
+    pub(crate) seal_key: Option<String>,
+    /// With --store aws: the KMS key that is the log key [env: QUIPU_LOG_KEY]
+    #[arg(long, value_name = "KEY")]
+    pub(crate) log_key: Option<String>,
+    /// With --store aws: the bucket of the archive [env: QUIPU_ARCHIVE_BUCKET]
+    #[arg(long, value_name = "BUCKET")]
+    pub(crate) archive_bucket: Option<String>,
+    /// With --store aws: the bucket in which batches are staged [env: QUIPU_STAGING_BUCKET]
+    #[arg(long, value_name = "BUCKET")]
+    pub(crate) staging_bucket: Option<String>,
+    /// The settings file [default: ./quipu.toml, if it is there]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+}
+
+impl StoreArgs {
+    /// Flags, environment and file put together.
+    pub(crate) fn resolve(&self, file: FileSettings) -> anyhow::Result<StoreSettings> {
+        let flags = self.clone();
+        let flags = serve::ServeArgs {
+            data: flags.data,
+            store: flags.store,
+            table: flags.table,
+            seal_key: flags.seal_key,
+            log_key: flags.log_key,
+            archive_bucket: flags.archive_bucket,
+            staging_bucket: flags.staging_bucket,
+            ..serve::ServeArgs::default()
+        };
+        settings::resolve_store(&flags, &settings::environment, file)
+    }
 }
 
 /// Which ledger a command speaks to.

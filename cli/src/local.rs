@@ -13,6 +13,7 @@ use quipu_core::ids::TenantId;
 use quipu_core::ledger::Ledger;
 use quipu_core::log::LocalSigner;
 use quipu_core::objects::{Directory, ObjectStore};
+use quipu_core::store::Store as _;
 use quipu_core::store::embedded::{DataDir, DataDirError, EmbeddedOptions, EmbeddedStore};
 use serde::{Deserialize, Serialize};
 
@@ -64,6 +65,12 @@ pub(crate) async fn open(
     let path = dir.ledger_path();
     let store = EmbeddedStore::open(&path, &EmbeddedOptions::default())
         .with_context(|| format!("cannot open {}", path.display()))?;
+    if let Some(since) = store.closed().await.context("cannot read the ledger")? {
+        let message =
+            format!("{} is a closed ledger since {since}: a rebuild was not finished", dir.path().display());
+        let hint = format!("run quipu rebuild --data '{}' to its end", dir.path().display());
+        return Err(hinted(message, hint).into());
+    }
     let identity = dir.identity().map_err(|error| directory_error(dir.path(), error))?;
     let objects = |path: PathBuf| -> anyhow::Result<Arc<dyn ObjectStore>> {
         let opened = Directory::open(&path).with_context(|| format!("cannot open {}", path.display()))?;
@@ -131,6 +138,12 @@ pub(crate) fn directory_error(path: &Path, error: DataDirError) -> anyhow::Error
         error @ DataDirError::Absent { .. } => {
             let hint = "start a server with `quipu serve`, or give another directory with --data";
             anyhow::Error::new(hinted(error.to_string(), hint))
+        }
+        DataDirError::Missing { path: part } if part == DataDir::ledger_in(path) => {
+            let hint = format!(
+                "restore it from a backup, or make it again from the archive: quipu rebuild --data '{shown}'"
+            );
+            hinted(format!("{} is missing; a ledger does not start again empty", part.display()), hint).into()
         }
         error => anyhow::Error::new(error),
     }

@@ -15,6 +15,7 @@ mod key;
 mod local;
 mod output;
 mod query;
+mod rebuild;
 mod receipts;
 mod send;
 mod serve;
@@ -54,5 +55,6 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Tenant(args) => tenant::run(&args),
         Command::Key(args) => key::run(&args),
         Command::Archive(args) => archive::run(&args),
+        Command::Rebuild(args) => rebuild::run(&args),
     }
 }

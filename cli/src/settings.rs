@@ -160,7 +160,8 @@ impl ServeSettings {
     }
 }
 
-fn resolve_store(
+/// Where the ledger is.
+pub(crate) fn resolve_store(
     flags: &ServeArgs,
     env: Environment<'_>,
     file: FileSettings,

@@ -100,6 +100,13 @@ pub const IDEMPOTENCY_LIFE_MS: i64 = 24 * 60 * 60 * 1000;
 /// How long a session's head may be cached by a writer, ms by the wall clock: 60 s.
 pub const HEAD_CACHE_MS: i64 = 60 * 1000;
 
+/// How long a writer may go on believing that the ledger is open, ms: 30 s.
+pub const OPEN_SEEN_MS: i64 = 30 * 1000;
+
+/// How long after a ledger was closed nothing is appended any more, and no writer holds a head of before, ms: 75 s. Who
+/// looked just before it was closed may believe so for [`OPEN_SEEN_MS`] and begin an append then.
+pub const CLOSING_MS: i64 = 75 * 1000;
+
 /// Shortest hot retention, ms: one day. A cached head must never outlive the segment it names.
 pub const HOT_RETENTION_MS_MIN: i64 = 24 * 60 * 60 * 1000;
 
@@ -249,6 +256,9 @@ const _: () = {
     assert!(ARCHIVE_PAGE_BYTES + PAYLOAD_BYTES_MAX < ARCHIVE_PAGE_READ_BYTES_MAX);
     assert!(ARCHIVE_DICTIONARY_BYTES + METADATA_BYTES_MAX < ARCHIVE_PAGE_READ_BYTES_MAX);
     assert!(HEAD_CACHE_MS + EXPIRY_MARGIN_MS < HOT_RETENTION_MS_MIN);
+    assert!(
+        OPEN_SEEN_MS + APPEND_DEADLINE_MS + COMMIT_DEADLINE_MS < CLOSING_MS && HEAD_CACHE_MS < CLOSING_MS
+    );
     assert!(HEAD_CACHE_MS < HOT_RETENTION_MS_MIN, "a cached head must not outlive what it names");
     assert!(BODY_BYTES_MAX <= BODY_UNPACKED_BYTES_MAX);
     assert!(PAYLOAD_BYTES_MAX + METADATA_BYTES_MAX < BODY_BYTES_MAX);

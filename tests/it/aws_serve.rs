@@ -315,6 +315,156 @@ fn a_server_with_a_staging_bucket_archives() {
     assert_eq!((&verdict["verdict"], &verdict["events"]), (&json!("VALID"), &json!(5)), "{verdict}");
 }
 
+/// A deployment with an archive, and what its servers are given for it.
+struct Archived {
+    here: Deployment,
+    archive: String,
+    staging: String,
+}
+
+impl Archived {
+    fn new() -> Self {
+        Self { here: Deployment::new(), archive: bucket("archive"), staging: bucket("staging") }
+    }
+
+    /// Settings of a server that archives when it is asked.
+    fn settings<'a>(&'a self, more: Change<'a>) -> Vec<(&'a str, Option<&'a str>)> {
+        let mut all = vec![
+            ("QUIPU_ARCHIVE_BUCKET", Some(&*self.archive)),
+            ("QUIPU_STAGING_BUCKET", Some(&*self.staging)),
+            ("QUIPU_ARCHIVE_INTERVAL", Some("off")),
+        ];
+        all.extend(more);
+        all
+    }
+
+    fn serve(&self, more: Change<'_>) -> Running {
+        self.here.serve(&[], &self.settings(more))
+    }
+
+    /// A command on the table itself.
+    fn command(&self, args: &[&str], more: Change<'_>) -> Output {
+        self.here.quipu(&[args, &["--store", "aws"]].concat(), &self.settings(more)).output().unwrap()
+    }
+
+    fn done(&self, args: &[&str], more: Change<'_>) -> String {
+        let output = self.command(args, more);
+        assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    fn refused(&self, args: &[&str], more: Change<'_>) -> String {
+        let output = self.command(args, more);
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{args:?}: {said}");
+        said
+    }
+
+    /// The archive by itself, with a key that is kept in a file.
+    fn is_valid(&self, key: &str, events: u64) {
+        let verdict = self.here.ok(&["verify", &format!("s3://{}", self.archive), "--key", key, "--json"]);
+        let verdict: Value = serde_json::from_str(&verdict).unwrap();
+        assert_eq!((&verdict["verdict"], &verdict["events"]), (&json!("VALID"), &json!(events)), "{verdict}");
+    }
+
+    fn keep(&self, file: &str, text: &str) {
+        std::fs::write(self.here.path().join(file), text).unwrap();
+    }
+}
+
+/// The table is lost, its archive and the log key are not: a new table has what the archiver had written, and the keys.
+#[test]
+fn a_new_table_is_built_from_the_archive() {
+    let all = Archived::new();
+    let server = all.serve(&[]);
+    for (session, n) in [("a", 0), ("a", 1), ("b", 0)] {
+        append(&server, None, session, n);
+    }
+    all.here.ok(&["archive", "now", "--url", &server.url]);
+    append(&server, None, "a", 2);
+    all.here.ok(&["archive", "now", "--url", &server.url]);
+    let log_key = all.here.ok(&["key", "show", "--url", &server.url]);
+    all.keep("log.pub", &log_key);
+    let sessions = server.request("GET", "/v1/sessions", None, None).1;
+    server.stop();
+
+    let table = fresh_table(emulator());
+    let new = [("QUIPU_TABLE", Some(&*table))];
+    let said = all.refused(&["rebuild", "--idle"], &new);
+    assert!(said.contains("no keys") && said.contains("--key log.pub"), "{said}");
+    let (_, other) = kms_keys(emulator());
+    let said =
+        all.refused(&["rebuild", "--idle", "--key", "log.pub"], &[new[0], ("QUIPU_LOG_KEY", Some(&*other))]);
+    assert!(said.contains("the archive's log key is"), "{said}");
+    let said = all.done(&["rebuild", "--idle", "--key", "log.pub"], &new);
+    assert!(said.starts_with("rebuilt: 1 tenant, 2 batches, 2 sessions, 4 events"), "{said}");
+    all.done(&["rebuild", "--idle"], &new);
+
+    let server = all.serve(&new);
+    assert_eq!(server.request("GET", "/v1/sessions", None, None).1, sessions);
+    assert_eq!(all.here.ok(&["key", "show", "--url", &server.url]), log_key);
+    assert_eq!(append(&server, None, "a", 3), 3);
+    assert_eq!(append(&server, None, "b", 1), 1);
+    assert_eq!(append(&server, None, "c", 0), 0);
+    let said = all.here.ok(&["archive", "now", "--url", &server.url]);
+    assert!(said.contains("batch 3 closed: 3 events"), "{said}");
+    // Bundles and receipts go with the new receipt key.
+    all.here.ok(&["export", "--session", "c", "--out", "c.ndjson", "--url", &server.url]);
+    all.here.ok(&["verify", "c.ndjson", "--key", "log.pub"]);
+    server.stop();
+    all.is_valid("log.pub", 7);
+
+    // A table with keys of its own is another ledger's.
+    let stranger = fresh_table(emulator());
+    let stranger = [("QUIPU_TABLE", Some(&*stranger))];
+    all.here.serve(&[], &stranger).stop();
+    let said = all.refused(&["rebuild", "--idle", "--key", "log.pub"], &stranger);
+    assert!(said.contains("the table is of the deployment"), "{said}");
+}
+
+/// The log key in KMS is replaced: the old one signs nothing more, and whoever pinned it still verifies what is new.
+#[test]
+fn the_log_key_of_a_table_is_replaced() {
+    let all = Archived::new();
+    let server = all.serve(&[]);
+    append(&server, None, "s", 0);
+    all.here.ok(&["archive", "now", "--url", &server.url]);
+    all.keep("old.pub", &all.here.ok(&["key", "show", "--url", &server.url]));
+    let (_, next) = kms_keys(emulator());
+    let rotate = ["key", "rotate", "log", "--new-log-key", &next];
+    let said = all.refused(&["key", "rotate", "log"], &[]);
+    assert!(said.contains("--new-log-key"), "{said}");
+    let said = all.refused(&rotate, &[("QUIPU_LOG_KEY", Some(&*next))]);
+    assert!(said.contains("the deployment's log key is"), "{said}");
+    assert_eq!(append(&server, None, "s", 1), 1, "what is refused closes nothing");
+    all.keep("new.pub", &all.done(&rotate, &[]));
+
+    // The server that runs has the old key: events are taken, batches are not signed.
+    assert_eq!(append(&server, None, "s", 2), 2);
+    let refused = all.here.quipu(&["archive", "now", "--url", &server.url], &[]).output().unwrap();
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(server.log().contains("the log key at hand is"), "{}", server.log());
+    server.stop();
+    let said = all.refused(&rotate, &[]);
+    assert!(said.contains("is not finished") || said.contains("the deployment's log key is"), "{said}");
+
+    let server = all.serve(&[("QUIPU_LOG_KEY", Some(&*next))]);
+    let said = all.here.ok(&["archive", "now", "--url", &server.url]);
+    assert!(said.contains("batch 2 closed: 2 events"), "{said}");
+    append(&server, None, "s", 3);
+    all.here.ok(&["archive", "now", "--url", &server.url]);
+    all.keep("shown.pub", &all.here.ok(&["key", "show", "--url", &server.url]));
+    all.here.ok(&["export", "--session", "s", "--out", "s.ndjson", "--url", &server.url]);
+    server.stop();
+    for key in ["old.pub", "new.pub", "shown.pub"] {
+        all.is_valid(key, 4);
+        all.here.ok(&["verify", "s.ndjson", "--key", key]);
+    }
+    let read = |file: &str| std::fs::read_to_string(all.here.path().join(file)).unwrap();
+    assert_eq!(read("new.pub"), read("shown.pub"));
+    assert_ne!(read("new.pub"), read("old.pub"));
+}
+
 /// The first servers on a table, at the same time: one of them makes the keys, and all have them.
 #[test]
 fn servers_that_start_at_once_have_the_same_keys() {

@@ -1,4 +1,7 @@
-//! `quipu key rotate`: replaces the log key or the receipt key of a data directory.
+//! `quipu key rotate`: replaces the log key or the receipt key of a data directory, or the log key of a table.
+
+#[cfg(feature = "aws")]
+mod aws;
 
 use std::path::{Path, PathBuf};
 
@@ -8,17 +11,17 @@ use quipu_core::ledger::Identity;
 use quipu_core::log::identity::IdentityFile;
 use quipu_core::log::keys::Rotation;
 use quipu_core::log::paths;
-use quipu_core::objects::{Condition, Directory, ObjectStore as _};
+use quipu_core::objects::{Condition, Directory, ObjectStore};
 use quipu_core::store::Store;
 use quipu_core::store::embedded::{DataDir, EmbeddedOptions, EmbeddedStore, RotationError};
 use serde_json::{Map, json};
 use tokio::runtime::Runtime;
 
-use crate::args::ConnectArgs;
+use crate::args::{ConnectArgs, StoreArgs};
 use crate::failure::hinted;
 use crate::local::directory_error;
 use crate::output::print;
-use crate::settings::{self, ConnectSettings, DEFAULT_DATA, FileSettings, Place};
+use crate::settings::{self, ConnectSettings, DEFAULT_DATA, FileSettings, Place, StoreSettings};
 use crate::time_arg::now;
 
 /// Arguments of `quipu key rotate`.
@@ -27,19 +30,20 @@ use crate::time_arg::now;
 Examples:
   quipu key rotate receipt
   quipu key rotate log --data DIR > log.pub      the new key: pin it in place of the old one
+  quipu key rotate log --store aws --new-log-key alias/quipu-log-2 > log.pub
 
-No server may run on the directory. The old private key is removed. What it signed stays good: the log key's successor
+No server may run on the directory. On AWS servers and functions may go on, but for the archivers, which stop until they
+are given the new key (QUIPU_LOG_KEY); the old one stays in KMS, to be disabled by you. The old private key is removed. What it signed stays good: the log key's successor
 is named in a note that both sign, and receipts carry on under the certificates of all receipt keys there were.")]
 pub(super) struct RotateArgs {
     /// Which key
     #[arg(value_enum)]
     which: Which,
-    /// The data directory [env: QUIPU_DATA] [default: ./quipu-data]
-    #[arg(long, value_name = "DIR")]
-    data: Option<PathBuf>,
-    /// The settings file [default: ./quipu.toml, if it is there]
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
+    #[command(flatten)]
+    store: StoreArgs,
+    /// With --store aws: the KMS key (id, ARN or alias) that is to be the log key
+    #[arg(long, value_name = "KEY")]
+    new_log_key: Option<String>,
     /// As JSON
     #[arg(long)]
     json: bool,
@@ -55,7 +59,12 @@ enum Which {
 
 /// Runs it.
 pub(super) fn run(args: &RotateArgs) -> anyhow::Result<()> {
-    let path = directory(args)?;
+    let file = FileSettings::read(args.store.config.as_deref())?;
+    let path = match args.store.resolve(file.clone())? {
+        StoreSettings::Embedded(_) => directory(args, file)?,
+        #[cfg(feature = "aws")]
+        StoreSettings::Aws { config, .. } => return aws::rotate(args, &config),
+    };
     let dir = DataDir::open(&path).map_err(|error| directory_error(&path, error))?;
     match args.which {
         Which::Log => rotate_log(args, &dir),
@@ -63,9 +72,12 @@ pub(super) fn run(args: &RotateArgs) -> anyhow::Result<()> {
     }
 }
 
-fn directory(args: &RotateArgs) -> anyhow::Result<PathBuf> {
-    let file = FileSettings::read(args.config.as_deref())?;
-    let flags = ConnectArgs { data: args.data.clone(), ..ConnectArgs::default() };
+fn directory(args: &RotateArgs, file: FileSettings) -> anyhow::Result<PathBuf> {
+    if args.new_log_key.is_some() {
+        let hint = "add --store aws; in a data directory the new key is made in place";
+        return Err(hinted("--new-log-key names a key in KMS, and this is the embedded store", hint).into());
+    }
+    let flags = ConnectArgs { data: args.store.data.clone(), ..ConnectArgs::default() };
     match ConnectSettings::resolve(&flags, &settings::environment, file).place {
         Place::Data(path) => Ok(path),
         Place::Default => Ok(PathBuf::from(DEFAULT_DATA)),
@@ -96,12 +108,17 @@ fn rotate_log(args: &RotateArgs, dir: &DataDir) -> anyhow::Result<()> {
     check_archive(dir)?;
     let rotation = dir.rotate_log_key(now()).map_err(|error| rotation_error(dir.path(), error))?;
     tell_archive(dir);
+    tell_log(args, rotation, "The old private key is gone.")
+}
+
+/// Says which key is the new one, and what became of the old one.
+fn tell_log(args: &RotateArgs, rotation: Rotation, old_key: &str) -> anyhow::Result<()> {
     let Rotation { deployment, old, new, time, sizes } = rotation;
     eprintln!(
         "{deployment} has a new log key, on standard output. Pin it wherever the old one is pinned:\n  {old}\n\
          Whoever still has that one can verify all the same: a note that both keys signed links them, and goes with \
          every bundle and with the archive. Keep it beside the bundles and checkpoints of before: those that lack the \
-         note verify with it alone. The old private key is gone."
+         note verify with it alone. {old_key}"
     );
     if !args.json {
         return print(&new.to_string());
@@ -165,18 +182,22 @@ fn tell_archive(dir: &DataDir) {
         }
         let Identity { deployment, log_key, certificates, rotations, .. } = dir.identity()?;
         let file = IdentityFile { deployment, log_key, certificates, rotations };
-        let archive = Directory::open(&path)?;
-        Runtime::new()?.block_on(async {
-            let there = archive.get(paths::IDENTITY).await?;
-            archive.put(paths::IDENTITY, file.to_bytes().into(), Condition::Matches(there.tag)).await
-        })?;
-        Ok(())
+        Runtime::new()?.block_on(replace_identity(&Directory::open(&path)?, &file))
     };
     if let Err(error) = tell() {
-        eprintln!(
-            "warning: the keys were replaced, but {} could not be told: {error:#}. The server does it with its next \
-             batch.",
-            path.display()
-        );
+        warn_untold(&path.display().to_string(), &error);
     }
+}
+
+async fn replace_identity(archive: &dyn ObjectStore, file: &IdentityFile) -> anyhow::Result<()> {
+    let there = archive.get(paths::IDENTITY).await?;
+    archive.put(paths::IDENTITY, file.to_bytes().into(), Condition::Matches(there.tag)).await?;
+    Ok(())
+}
+
+fn warn_untold(archive: &str, error: &anyhow::Error) {
+    eprintln!(
+        "warning: the keys were replaced, but {archive} could not be told: {error:#}. The archiver does it with its next \
+         batch."
+    );
 }

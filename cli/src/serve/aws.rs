@@ -177,7 +177,7 @@ fn credentials_error(error: CredentialsError, profile: Option<&str>) -> anyhow::
 }
 
 /// A store's error at the start, where all that matters is what it says.
-fn why(error: StoreError) -> anyhow::Error {
+pub(crate) fn why(error: StoreError) -> anyhow::Error {
     match error {
         StoreError::Unavailable { why } => anyhow!(why),
         error => anyhow!(error),

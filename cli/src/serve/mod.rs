@@ -9,7 +9,7 @@ mod listener;
 mod operator_file;
 
 #[cfg(feature = "aws")]
-pub(crate) use aws::connect;
+pub(crate) use aws::{connect, why};
 
 use std::io::{ErrorKind, IsTerminal as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};

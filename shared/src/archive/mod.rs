@@ -4,9 +4,11 @@ mod derived;
 mod error;
 mod pages;
 mod reader;
+mod rebuild;
 mod row;
 mod run;
 mod schema;
+mod settled;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -14,9 +16,11 @@ mod writer;
 pub use derived::Derived;
 pub use error::ArchiveError;
 pub use reader::BatchReader;
+pub use rebuild::{RebuildError, RebuildOptions, Rebuilt, rebuild};
 pub use row::Row;
 pub use run::{ArchiveSettings, Archiver, BrokenChain, Close, ClosedBatch, RunError, RunReport};
 pub use schema::{hive_columns, message_type};
+pub use settled::{UnsettledError, settled_sizes};
 pub use writer::BatchWriter;
 
 /// Key of a file's metadata that names its format, and what it says.

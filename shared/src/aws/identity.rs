@@ -11,13 +11,17 @@ use aws_sdk_kms::types::{MessageType, SigningAlgorithmSpec};
 
 use super::{Again, CallError, Connection, retried};
 use crate::clock::Clock;
+use crate::ids::TenantId;
 use crate::ledger::{Identity, IdentitySource};
+use crate::log::identity::IdentityFile;
+use crate::log::keys::{KeyChain, Rotation};
 use crate::log::signer::LogSigner;
 use crate::note::{NoteSigner, VerifierKey};
 use crate::random;
 use crate::statement::{self, log_key_name, receipt_key_name};
 use crate::store::StoreError;
 use crate::store::dynamo::DynamoStore;
+use crate::time::Micros;
 
 use std::sync::Arc;
 
@@ -150,9 +154,12 @@ impl KmsIdentity {
     async fn unseal(&self, record: Record) -> Result<Identity, StoreError> {
         let Record { deployment, log_key, certificates, rotations, sealed } = record;
         let log_key = VerifierKey::parse(&log_key).map_err(damaged)?;
+        // Certificates stay good, whichever log key signed them.
+        let notes = rotations.iter().map(String::as_str);
+        let chain = KeyChain::new(&deployment, log_key.clone(), notes).map_err(damaged)?;
         let mut newest = None;
         for certificate in &certificates {
-            newest = Some(statement::open_certificate(&log_key, &deployment, certificate).map_err(damaged)?);
+            newest = Some(chain.open_certificate(certificate).map_err(damaged)?);
         }
         let opened = retried(Again::IfUnknown, || {
             let request =
@@ -176,11 +183,38 @@ impl KmsIdentity {
         let deployment = format!("aws-{}", crate::ids::hex(&random::bytes::<8>()));
         let public = public_key(&self.kms, &maker.log_key).await?;
         let log_key = VerifierKey::from_public(&log_key_name(&deployment), &public).map_err(damaged)?;
+        self.put(IdentityFile { deployment, log_key, certificates: Vec::new(), rotations: Vec::new() }, maker)
+            .await
+    }
+
+    /// Gives a table without an identity the one that an archive was made with, and a new receipt key: the old one went
+    /// with the table. One that is there stays. `log_key`: id, ARN or alias of the deployment's log key in KMS.
+    ///
+    /// # Errors
+    /// `Unavailable` if that is another key; those of store and KMS.
+    pub async fn restore(
+        &self,
+        file: IdentityFile,
+        log_key: &str,
+        clock: Arc<dyn Clock>,
+    ) -> Result<(), StoreError> {
+        let public = public_key(&self.kms, log_key).await?;
+        let at_hand = VerifierKey::from_public(&log_key_name(&file.deployment), &public).map_err(damaged)?;
+        if at_hand != file.log_key {
+            let why = format!("QUIPU_LOG_KEY is {at_hand}, the archive's log key is {}", file.log_key);
+            return Err(StoreError::Unavailable { why });
+        }
+        self.put(file, &Maker { log_key: log_key.to_owned(), clock }).await
+    }
+
+    /// Makes a receipt key, certifies it, and writes the identity with it.
+    async fn put(&self, file: IdentityFile, maker: &Maker) -> Result<(), StoreError> {
+        let IdentityFile { deployment, log_key, mut certificates, rotations } = file;
         let seed = random::bytes::<32>();
         let receipt_key = NoteSigner::from_seed(&receipt_key_name(&deployment), &seed).map_err(damaged)?;
         let text = statement::certificate(&deployment, receipt_key.verifier(), maker.clock.now());
         let signature = sign(&self.kms, &maker.log_key, &text).await?;
-        let certificate = log_key.attach(&text, &signature).map_err(damaged)?;
+        certificates.push(log_key.attach(&text, &signature).map_err(damaged)?);
         let sealed = retried(Again::IfUnknown, || {
             let request = self.kms.encrypt().key_id(&self.seal_key).plaintext(Blob::new(seed));
             let request = request.encryption_context(CONTEXT.0, CONTEXT.1);
@@ -188,13 +222,79 @@ impl KmsIdentity {
         });
         let sealed = sealed.await.map_err(CallError::into_store)?.ciphertext_blob;
         let sealed = sealed.ok_or_else(|| damaged("KMS sealed nothing"))?;
-        let attributes = [
+        let notes =
+            |notes: Vec<String>| AttributeValue::L(notes.into_iter().map(AttributeValue::S).collect());
+        let mut attributes = vec![
             ("deployment", AttributeValue::S(deployment)),
             ("log_key", AttributeValue::S(log_key.to_string())),
-            ("certificates", AttributeValue::L(vec![AttributeValue::S(certificate)])),
+            ("certificates", notes(certificates)),
             ("sealed", AttributeValue::B(aws_sdk_dynamodb::primitives::Blob::new(sealed.into_inner()))),
         ];
+        if !rotations.is_empty() {
+            attributes.push(("rotations", notes(rotations)));
+        }
         self.store.put_identity(attributes).await
+    }
+
+    /// The public half of the identity, if there is one.
+    ///
+    /// # Errors
+    /// Those of the store; `Corrupt`.
+    pub async fn public(&self) -> Result<Option<IdentityFile>, StoreError> {
+        let Some(record) = self.find().await? else { return Ok(None) };
+        let Record { deployment, log_key, certificates, rotations, .. } = record;
+        let log_key = VerifierKey::parse(&log_key).map_err(damaged)?;
+        Ok(Some(IdentityFile { deployment, log_key, certificates, rotations }))
+    }
+
+    /// Replaces the log key: both keys sign a note of it, which decides. `old`, `new`: ids, ARNs or aliases of Ed25519
+    /// KMS keys. `sizes` says how far the log of each tenant has come, sorted by tenant; nothing may be archived
+    /// meanwhile. Done already is done.
+    ///
+    /// # Errors
+    /// `Unavailable` if `old` is not the deployment's log key, or `new` was one before; those of store and KMS.
+    pub async fn rotate(
+        &self,
+        old: &str,
+        new: &str,
+        sizes: Vec<(TenantId, u64)>,
+        now: Micros,
+    ) -> Result<Rotation, StoreError> {
+        let unfit = |why: String| StoreError::Unavailable { why };
+        let Some(IdentityFile { deployment, log_key, rotations, .. }) = self.public().await? else {
+            return Err(unfit("the table holds no keys yet".into()));
+        };
+        let key = async |at: &str| {
+            let public = public_key(&self.kms, at).await?;
+            VerifierKey::from_public(&log_key_name(&deployment), &public).map_err(damaged)
+        };
+        let rotation = Rotation {
+            deployment: deployment.clone(),
+            old: key(old).await?,
+            new: key(new).await?,
+            time: now,
+            sizes,
+        };
+        if rotation.old != log_key {
+            return Err(unfit(format!("{old} is {}, the deployment's log key is {log_key}", rotation.old)));
+        }
+        let text = rotation.text();
+        let signed = async |at: &str, key: &VerifierKey| {
+            key.attach(&text, &sign(&self.kms, at, &text).await?).map_err(damaged)
+        };
+        let (by_old, by_new) = (signed(old, &rotation.old).await?, signed(new, &rotation.new).await?);
+        let note = rotation.join(&by_old, &by_new).map_err(damaged)?;
+        // What is written must be a chain, or nobody could read the identity any more.
+        let notes = rotations.iter().chain([&note]).map(String::as_str);
+        KeyChain::new(&deployment, rotation.new.clone(), notes).map_err(|e| unfit(e.to_string()))?;
+        match self.store.replace_log_key(&log_key.to_string(), &rotation.new.to_string(), &note).await {
+            Ok(()) => Ok(rotation),
+            // Applied, perhaps: what stands there says.
+            Err(error) => match self.public().await? {
+                Some(now) if now.rotations.last() == Some(&note) => Ok(rotation),
+                _ => Err(error),
+            },
+        }
     }
 }
 

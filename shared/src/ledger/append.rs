@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -147,6 +148,7 @@ impl Ledger {
         {
             return self.replay(tenant, key, &known, deadline).await;
         }
+        self.ensure_open(deadline).await?;
         let sessions = group(events)?;
         let salts = sessions.iter().map(|(_, events)| salts(events.len())).collect();
         let batch = Batch { tenant, sessions, salts, idempotency };
@@ -230,6 +232,28 @@ impl Ledger {
                 return Err(refused(error));
             }
             tokio::time::sleep(wait).await;
+        }
+    }
+
+    /// Refuses while the ledger is closed. One that was open is believed to be so for a while, which whoever closes it
+    /// waits for ([`limits::CLOSING_MS`]): an append pays nothing for this.
+    async fn ensure_open(&self, deadline: Micros) -> Result<(), AppendError> {
+        let now_ms = self.clock.now().unix_ms();
+        let age_ms = now_ms - self.seen_open.load(Ordering::Relaxed);
+        // A clock that went backwards makes nothing fresh.
+        if (0..limits::OPEN_SEEN_MS).contains(&age_ms) {
+            return Ok(());
+        }
+        match self.read(deadline, || self.store.closed()).await? {
+            None => {
+                self.seen_open.store(now_ms, Ordering::Relaxed);
+                Ok(())
+            }
+            Some(since) => {
+                let why =
+                    format!("the ledger is closed since {since}: it takes events again once it is opened");
+                Err(AppendError::Unavailable { why })
+            }
         }
     }
 

@@ -14,12 +14,14 @@ pub use read::{
 };
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicI64;
 
 use async_trait::async_trait;
 use tokio::sync::OnceCell;
 
 use crate::clock::Clock;
 use crate::ids::TenantId;
+use crate::log::identity::IdentityFile;
 use crate::note::{NoteSigner, VerifierKey};
 use crate::store::{Conflict, Store, StoreError, TenantRecord};
 
@@ -55,13 +57,15 @@ pub struct Ledger {
     pub(crate) identity: OnceCell<Identity>,
     source: Option<Arc<dyn IdentitySource>>,
     heads: heads::Heads,
+    /// When it was last seen that the ledger is open, ms since 1970; 0: not yet.
+    seen_open: AtomicI64,
 }
 
 impl Ledger {
     /// A ledger on a store.
     pub fn new(store: Arc<dyn Store>, clock: Arc<dyn Clock>, identity: Identity) -> Self {
         let identity = OnceCell::new_with(Some(identity));
-        Self { store, clock, identity, source: None, heads: heads::Heads::default() }
+        Self::with(store, clock, identity, None)
     }
 
     /// A ledger on a store, whose keys are fetched when they are first needed.
@@ -70,7 +74,17 @@ impl Ledger {
         clock: Arc<dyn Clock>,
         source: Arc<dyn IdentitySource>,
     ) -> Self {
-        Self { store, clock, identity: OnceCell::new(), source: Some(source), heads: heads::Heads::default() }
+        Self::with(store, clock, OnceCell::new(), Some(source))
+    }
+
+    fn with(
+        store: Arc<dyn Store>,
+        clock: Arc<dyn Clock>,
+        identity: OnceCell<Identity>,
+        source: Option<Arc<dyn IdentitySource>>,
+    ) -> Self {
+        let (heads, seen_open) = (heads::Heads::default(), AtomicI64::new(0));
+        Self { store, clock, identity, source, heads, seen_open }
     }
 
     /// Writes the tenant `default` if it is not there: every ledger has one.
@@ -105,5 +119,22 @@ impl Ledger {
             None => Err(StoreError::Unavailable { why: "this ledger has no keys".into() }),
         };
         self.identity.get_or_try_init(fetch).await
+    }
+
+    /// The public half of its keys as it is now, where they may be replaced while this process runs.
+    ///
+    /// # Errors
+    /// If they had to be fetched and could not be.
+    pub async fn present_identity(&self) -> Result<IdentityFile, StoreError> {
+        let public = |identity: &Identity| IdentityFile {
+            deployment: identity.deployment.clone(),
+            log_key: identity.log_key.clone(),
+            certificates: identity.certificates.clone(),
+            rotations: identity.rotations.clone(),
+        };
+        match &self.source {
+            Some(source) => Ok(public(&source.identity().await?)),
+            None => Ok(public(self.identity().await?)),
+        }
     }
 }

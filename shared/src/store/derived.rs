@@ -9,6 +9,7 @@ use super::{AgentRecord, SessionRecord};
 use crate::codec::Malformed;
 use crate::ids::{AgentId, CommitId, SessionId};
 use crate::segment::SegmentMeta;
+use crate::summary::Summary;
 
 /// An agent's record, and which commit its name comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,7 +29,12 @@ pub(in crate::store) fn session_after(
 
 /// The agents that a segment names, with their events; none if there were too many to name.
 pub(in crate::store) fn agents(meta: &SegmentMeta) -> Result<Vec<(AgentId, u64)>, Malformed> {
-    let names = meta.summary.agents.names().into_iter().flatten();
+    named(&meta.summary)
+}
+
+/// The agents that a summary names, with their events; none if there were too many to name.
+pub(in crate::store) fn named(summary: &Summary) -> Result<Vec<(AgentId, u64)>, Malformed> {
+    let names = summary.agents.names().into_iter().flatten();
     names
         .map(|(name, count)| {
             AgentId::parse(name).map(|agent| (agent, count)).map_err(|_| Malformed("an agent's name"))
@@ -44,7 +50,30 @@ pub(in crate::store) fn agent_after(
     count: u64,
     new_session: bool,
 ) -> AgentRow {
-    let summary = &meta.summary;
+    counted(before, agent, &meta.summary, meta.commit_id, count, new_session)
+}
+
+/// An agent's record with a session that is known from the archive alone and holds `count` events of it. A name counts
+/// as given by the session's first commit, whichever start gave it.
+#[cfg(feature = "embedded")]
+pub(in crate::store) fn agent_archived(
+    before: Option<AgentRow>,
+    agent: &AgentId,
+    archived: &SessionRecord,
+    count: u64,
+    new_session: bool,
+) -> AgentRow {
+    counted(before, agent, &archived.summary, archived.first_commit, count, new_session)
+}
+
+fn counted(
+    before: Option<AgentRow>,
+    agent: &AgentId,
+    summary: &Summary,
+    commit_id: CommitId,
+    count: u64,
+    new_session: bool,
+) -> AgentRow {
     let mut row = before.unwrap_or_else(|| AgentRow {
         record: AgentRecord {
             agent_id: agent.clone(),
@@ -64,8 +93,8 @@ pub(in crate::store) fn agent_after(
     // Commits of one process need not come in the order of their ids: the highest id names, so that the outcome
     // does not depend on the order of writing. Within a commit the sessions come sorted.
     let names = summary.agent_name.is_some() && summary.first_agent == agent.as_str();
-    if names && row.named_by.is_none_or(|by| by <= meta.commit_id) {
-        row.named_by = Some(meta.commit_id);
+    if names && row.named_by.is_none_or(|by| by <= commit_id) {
+        row.named_by = Some(commit_id);
         record.name.clone_from(&summary.agent_name);
     }
     row

@@ -72,12 +72,14 @@ pub enum Op {
     MarkRecorded,
     LastBatch,
     Batches,
+    Closed,
+    SetClosed,
     Expire,
 }
 
 impl Op {
     /// All of them.
-    pub const ALL: [Self; 32] = [
+    pub const ALL: [Self; 34] = [
         Self::Commit,
         Self::Head,
         Self::CommitAt,
@@ -109,6 +111,8 @@ impl Op {
         Self::MarkRecorded,
         Self::LastBatch,
         Self::Batches,
+        Self::Closed,
+        Self::SetClosed,
         Self::Expire,
     ];
 }
@@ -670,6 +674,15 @@ impl Store for Faulty {
         limit: usize,
     ) -> Result<Vec<BatchRecord>, StoreError> {
         self.read(Op::Batches, self.inner.batches(tenant, after, limit)).await
+    }
+
+    async fn closed(&self) -> Result<Option<Micros>, StoreError> {
+        self.read(Op::Closed, self.inner.closed()).await
+    }
+
+    async fn set_closed(&self, since: Option<Micros>) -> Result<(), StoreError> {
+        let inner = self.inner.clone();
+        self.write(Op::SetClosed, async move { inner.set_closed(since).await }).await
     }
 
     async fn expire(&self, now: Micros, limit: usize) -> Result<usize, StoreError> {

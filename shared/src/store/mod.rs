@@ -505,6 +505,20 @@ pub trait Store: Send + Sync + 'static {
         limit: usize,
     ) -> Result<Vec<BatchRecord>, StoreError>;
 
+    /// Since when the ledger is closed, strongly consistent; `None` if it is open. A ledger that is closed takes no
+    /// events and archives nothing: its callers see to that, each of which may have looked up to
+    /// [`crate::limits::OPEN_SEEN_MS`] ago.
+    ///
+    /// # Errors
+    /// `Throttled`, `Unavailable`, `Corrupt`.
+    async fn closed(&self) -> Result<Option<Micros>, StoreError>;
+
+    /// Closes the ledger (one that is closed already stays so since it was), or opens it.
+    ///
+    /// # Errors
+    /// `Throttled`, `Unavailable`, `Unknown`; may be repeated after any of them.
+    async fn set_closed(&self, since: Option<Micros>) -> Result<(), StoreError>;
+
     /// Deletes up to `limit` segments that expired before `now`, and says how many. A store that does it by itself
     /// does nothing here.
     ///

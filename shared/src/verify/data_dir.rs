@@ -94,6 +94,13 @@ fn check(
     if let Some((_, finding)) = done.failure {
         return Err(finding);
     }
+    if let Some(since) = inspector.closed().map_err(|e| failed(store_error(&e)))? {
+        let why = format!(
+            "the ledger is closed since {since}: a rebuild was not finished, and what it is about is not checked; run \
+             quipu rebuild to its end"
+        );
+        return Err(failed(Bad::new(Code::Unreadable, why)));
+    }
     #[cfg(feature = "archive")]
     let unfinished =
         super::archived::check(&dir, &inspector, keys.as_ref().ok(), options, &mut done.wanted, report)?;

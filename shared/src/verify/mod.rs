@@ -20,6 +20,8 @@ mod report;
 pub mod samples;
 #[cfg(feature = "embedded")]
 mod session;
+#[cfg(feature = "archive")]
+mod survey;
 #[cfg(test)]
 mod tests;
 
@@ -31,6 +33,8 @@ pub use checkpoints::{GivenCheckpoint, read_checkpoint};
 pub use data_dir::verify_data_dir;
 pub use receipts::{GivenReceipt, read_receipts};
 pub use report::{Code, Finding, LogReport, Report, Verdict};
+#[cfg(feature = "archive")]
+pub use survey::{Found, Survey};
 
 use std::fs::File;
 use std::io::Read as _;

@@ -346,8 +346,8 @@ async fn a_cold_function_makes_these_calls() {
     let (status, text, table_calls, kms_calls) =
         ask(&ingest, Method::POST, "/v1/events", token, &batch(&["one"])).await;
     assert_eq!(status, 201, "{text}");
-    // The token, its use noted; the identity; the head; the commit.
-    assert_eq!(table_calls, calls(&[("GetItem", 2), ("UpdateItem", 1), ("Query", 1), ("PutItem", 1)]));
+    // The token, its use noted; that the ledger is open; the identity; the head; the commit.
+    assert_eq!(table_calls, calls(&[("GetItem", 3), ("UpdateItem", 1), ("Query", 1), ("PutItem", 1)]));
     assert_eq!(kms_calls, calls(&[("Decrypt", 1)]));
     let (status, _, table_calls, kms_calls) =
         ask(&ingest, Method::POST, "/v1/events", token, &batch(&["one"])).await;

@@ -139,6 +139,7 @@ async fn archive(store: Arc<DynamoStore>) {
     suite::pointer_only_rises(store.clone()).await;
     suite::batch_number_is_taken_once(store.clone()).await;
     suite::batches_are_listed_in_order(&*store).await;
+    suite::closed_until_opened(&*store).await;
     suite::broken_is_news_once(store).await;
 }
 

@@ -32,6 +32,7 @@ use crate::ids::{AgentId, ComplianceTag, EventType, Seq, SessionId, Severity, Te
 use crate::ledger::Ledger;
 use crate::limits;
 use crate::log::header::{self, BatchHeader};
+use crate::log::identity::IdentityFile;
 use crate::log::paths;
 use crate::log::signer::LogSigner;
 use crate::objects::{ObjectError, ObjectStore};
@@ -137,6 +138,9 @@ pub enum RunError {
         /// The deployment's.
         log_key: String,
     },
+    /// The ledger is closed: nothing is archived until it is opened.
+    #[error("the ledger is closed since {0}")]
+    Closed(Micros),
     /// Another archiver was quicker, again and again.
     #[error("other archivers were quicker {0} times in a row")]
     Busy(usize),
@@ -169,6 +173,14 @@ struct LogHead {
     recorded: bool,
 }
 
+impl LogHead {
+    /// Whether it continues the log behind this head, or begins one.
+    fn follows(&self, before: Option<&Self>) -> bool {
+        let end = before.map_or(([0; 32], 0), |before| (before.hash, before.header.tree_size));
+        (self.header.prev, self.header.first_leaf) == end
+    }
+}
+
 impl Archiver {
     /// An archiver of a ledger. Batches are staged in one store and published in another (they may be the same).
     pub fn new(
@@ -191,7 +203,7 @@ impl Archiver {
     /// # Errors
     /// See [`RunError`].
     pub async fn check(&self) -> Result<(), RunError> {
-        self.check_key().await?;
+        self.present_identity().await?;
         match self.objects.get(paths::IDENTITY).await {
             Ok(_) | Err(ObjectError::NotFound { .. }) => {}
             Err(error) => return Err(error.into()),
@@ -200,12 +212,19 @@ impl Archiver {
         Ok(())
     }
 
-    async fn check_key(&self) -> Result<(), RunError> {
-        let (at_hand, log_key) = (self.signer.verifier().await?, &self.ledger.identity().await?.log_key);
-        match at_hand == *log_key {
-            true => Ok(()),
-            false => Err(RunError::AnotherKey { at_hand: at_hand.to_string(), log_key: log_key.to_string() }),
+    async fn ensure_open(&self) -> Result<(), RunError> {
+        self.store().closed().await?.map_or(Ok(()), |since| Err(RunError::Closed(since)))
+    }
+
+    /// The deployment's keys as they are now, of which the one at hand must be the newest: it may have been replaced
+    /// since this process began.
+    async fn present_identity(&self) -> Result<IdentityFile, RunError> {
+        let (at_hand, identity) = (self.signer.verifier().await?, self.ledger.present_identity().await?);
+        if at_hand == identity.log_key {
+            return Ok(identity);
         }
+        let (at_hand, log_key) = (at_hand.to_string(), identity.log_key.to_string());
+        Err(RunError::AnotherKey { at_hand, log_key })
     }
 
     fn store(&self) -> &dyn Store {
@@ -230,6 +249,7 @@ impl Archiver {
         let mut lost_claims = 0;
         loop {
             // 1. What is there to do?
+            self.ensure_open().await?;
             let backlog = self.backlog(tenant).await?;
             report.oldest_open = backlog.oldest;
             let due = match close {
@@ -297,11 +317,7 @@ impl Archiver {
             heads.push(LogHead { recorded: known.recorded, ..head });
         }
         while let Some(head) = self.read_header(tenant, number).await? {
-            let (prev, first_leaf) = match heads.last() {
-                Some(before) => (before.hash, before.header.tree_size),
-                None => ([0; 32], 0),
-            };
-            if head.header.prev != prev || head.header.first_leaf != first_leaf {
+            if !head.follows(heads.last()) {
                 return Err(damaged(tenant, number, "the header does not follow the one before it"));
             }
             heads.push(head);

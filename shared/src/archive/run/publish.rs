@@ -122,11 +122,33 @@ impl Archiver {
         let taken_over = own.is_none();
         self.publish(tenant, head, own.as_ref()).await?;
         self.read_back(tenant, &head.header).await?;
+        // After the claim: whoever closes the ledger and then finds no claim unfinished knows that nothing of before is
+        // signed any more.
+        self.ensure_open().await?;
         self.sign(tenant, head).await?;
         self.record(tenant, head, own.map(|own| own.metas)).await?;
         let BatchHeader { batch, count: events, bytes, tree_size, .. } = head.header;
         tracing::info!(%tenant, batch, events, bytes, tree_size, taken_over, "batch archived");
         Ok(ClosedBatch { batch, events, bytes, tree_size, taken_over })
+    }
+
+    /// Publishes and signs the last batch of a tenant's log, which a run had claimed and was cut off before it was
+    /// signed. Nothing is recorded: the ledger is closed, and who makes it again reads the archive.
+    ///
+    /// # Errors
+    /// See [`RunError`]; it may be repeated.
+    pub async fn complete(&self, tenant: &TenantId, batch: u64) -> Result<(), RunError> {
+        let (before, head) = match batch.checked_sub(1).filter(|number| *number > 0) {
+            None => (None, self.read_header(tenant, batch).await?),
+            Some(number) => (self.read_header(tenant, number).await?, self.read_header(tenant, batch).await?),
+        };
+        let head = head.ok_or_else(|| damaged(tenant, batch, "its header is gone"))?;
+        if !head.follows(before.as_ref()) {
+            return Err(damaged(tenant, batch, "the header does not follow the one before it"));
+        }
+        self.publish(tenant, &head, None).await?;
+        self.read_back(tenant, &head.header).await?;
+        self.sign(tenant, &head).await
     }
 
     /// Writes the object under its final name, and the tiles.
@@ -259,8 +281,8 @@ impl Archiver {
         let header = &head.header;
         let batch = header.batch;
         let deployment = &header.deployment;
-        self.check_key().await?;
-        self.publish_identity().await?;
+        let identity = self.present_identity().await?;
+        self.publish_identity(identity).await?;
         let statement = HeaderStatement { tenant, batch, hash: &head.hash, tree_size: header.tree_size };
         let statement = statement.text(deployment);
         self.put_note(
@@ -344,14 +366,7 @@ impl Archiver {
     }
 
     /// Writes the public keys beside the logs, so that a copy of the archive can be checked by itself.
-    async fn publish_identity(&self) -> Result<(), RunError> {
-        let identity = self.ledger.identity().await?;
-        let file = IdentityFile {
-            deployment: identity.deployment.clone(),
-            log_key: identity.log_key.clone(),
-            certificates: identity.certificates.clone(),
-            rotations: identity.rotations.clone(),
-        };
+    async fn publish_identity(&self, file: IdentityFile) -> Result<(), RunError> {
         let bytes = Bytes::from(file.to_bytes());
         // A process that has slept may know fewer keys than what is there.
         let newer = |there: &Bytes| {

@@ -740,3 +740,21 @@ pub async fn writers_and_an_archiver(
     let line: Vec<SegmentMeta> = archived.into_iter().chain(left).collect();
     check_same_commits(&session, &line, &written);
 }
+
+/// A ledger is closed until it is opened, since the time at which it was closed first.
+pub async fn closed_until_opened(store: &dyn Store) {
+    let (first, second) = (Micros::from_unix_ms(1_000), Micros::from_unix_ms(2_000));
+    assert_eq!(insist(|| store.closed(), "closed").await, None);
+    surely(|| store.set_closed(None), "open what is open").await;
+    for since in [first, second] {
+        surely(|| store.set_closed(Some(since)), "close").await;
+        assert_eq!(insist(|| store.closed(), "closed").await, Some(first));
+    }
+    for _ in 0..2 {
+        surely(|| store.set_closed(None), "open").await;
+        assert_eq!(insist(|| store.closed(), "closed").await, None);
+    }
+    surely(|| store.set_closed(Some(second)), "close again").await;
+    assert_eq!(insist(|| store.closed(), "closed").await, Some(second));
+    surely(|| store.set_closed(None), "open").await;
+}

@@ -15,6 +15,7 @@
 
 mod agents;
 mod catalogue;
+mod closed;
 mod commit;
 mod expiry;
 mod feed;
@@ -272,6 +273,14 @@ impl Store for DynamoStore {
         limit: usize,
     ) -> Result<Vec<BatchRecord>, StoreError> {
         catalogue::after(self, tenant, after, limit).await
+    }
+
+    async fn closed(&self) -> Result<Option<Micros>, StoreError> {
+        closed::get(self).await
+    }
+
+    async fn set_closed(&self, since: Option<Micros>) -> Result<(), StoreError> {
+        closed::set(self, since).await
     }
 
     /// The table does it by itself.

@@ -133,7 +133,7 @@ impl<'t> Group<'t> {
         Ok(())
     }
 
-    /// Sees to it that a session's record and its place in the list say at least what is archived. They do, unless
+    /// Sees to it that a session's record, its place in the list and its agents say at least what is archived. They do, unless
     /// the session is known from the archive alone: its segments were lost, and the pointer is made again.
     ///
     /// The inner error comes before the first write; after the outer one the transaction must be given up.
@@ -145,17 +145,50 @@ impl<'t> Group<'t> {
         if let Err(damaged) = self.load_session(tenant, &archived.session_id) {
             return Ok(Err(damaged));
         }
-        let key = keys::session(tenant, &archived.session_id);
-        let before = self.session_records.get(&key);
-        if before.is_some_and(|before| before.head.sequence >= archived.head.sequence) {
+        let session = &archived.session_id;
+        let key = keys::session(tenant, session);
+        let before = self.session_records.get(&key).cloned();
+        if before.as_ref().is_some_and(|before| before.head.sequence >= archived.head.sequence) {
             return Ok(Ok(()));
         }
+        let agents = match self.uncounted(tenant, before.as_ref(), archived) {
+            Ok(agents) => agents,
+            Err(damaged) => return Ok(Err(damaged)),
+        };
         if before.is_none() {
-            let place = keys::session_order(tenant, archived.first_commit, &archived.session_id);
-            put(&mut self.session_order, &place, &[])?;
+            put(&mut self.session_order, &keys::session_order(tenant, archived.first_commit, session), &[])?;
+        }
+        for (agent, count) in agents {
+            let link = keys::agent_session(tenant, &agent, archived.first_commit, session);
+            let new_session = self.agent_sessions.get(link.as_slice()).map_err(fail)?.is_none();
+            if new_session {
+                put(&mut self.agent_sessions, &link, &[])?;
+            }
+            let key = keys::agent(tenant, &agent);
+            let known = self.agent_rows.remove(&key);
+            let row = derived::agent_archived(known, &agent, archived, count, new_session);
+            self.agent_rows.insert(key, row);
         }
         self.session_records.insert(key, archived.clone());
         Ok(Ok(()))
+    }
+
+    /// The agents of what is archived of a session, each with its events that `before` does not count.
+    fn uncounted(
+        &mut self,
+        tenant: &TenantId,
+        before: Option<&SessionRecord>,
+        archived: &SessionRecord,
+    ) -> Result<Vec<(AgentId, u64)>, StoreError> {
+        let misnamed = |e| corrupt(tables::POINTERS, archived.session_id.as_str().as_bytes(), e);
+        let known = before.map_or(Ok(Vec::new()), |before| derived::named(&before.summary));
+        let known: HashMap<AgentId, u64> = known.map_err(misnamed)?.into_iter().collect();
+        let mut agents = derived::named(&archived.summary).map_err(misnamed)?;
+        for (agent, count) in &mut agents {
+            *count = count.saturating_sub(known.get(agent).copied().unwrap_or_default());
+            self.load_agent(keys::agent(tenant, agent), agent)?;
+        }
+        Ok(agents)
     }
 
     fn load_agent(&mut self, key: Vec<u8>, agent: &AgentId) -> Result<(), StoreError> {

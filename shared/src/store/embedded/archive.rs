@@ -22,6 +22,7 @@ pub(super) enum Archive {
     Broken { tenant: TenantId, session: SessionId, first: Seq, at: Micros },
     PutBatch { tenant: TenantId, batch: BatchRecord },
     Recorded { tenant: TenantId, batch: u64 },
+    Close { since: Option<Micros> },
     Expire { now: Micros, limit: usize },
 }
 
@@ -72,6 +73,7 @@ impl Group<'_> {
                 put(&mut table, &key, &value)?;
                 Ok(Ok(1))
             }
+            Archive::Close { since } => tables::set_closed(self.txn, *since).map(|()| Ok(1)),
             Archive::Expire { now, limit } => self.expire(*now, *limit),
         }
     }

@@ -25,7 +25,7 @@ use rustix::fs::{FlockOperation, flock};
 
 use super::archived_logs::{self, ArchivedLog};
 use super::key_files::PublicKeys;
-use super::{key_files, open_database, rotation};
+use super::{close_database, key_files, open_database, rotation};
 use crate::ids::TenantId;
 use crate::ledger::Identity;
 use crate::log::keys::Rotation;
@@ -263,6 +263,42 @@ impl DataDir {
         Self::open_with(path, None)
     }
 
+    /// Opens a data directory whose ledger is to be made again from its archive: one that has lost its store, or a new
+    /// one that holds no more than an archive, what was staged, and keys. A store that is made here is a closed ledger
+    /// from its first byte on, `since` then. Gives whether one was made.
+    ///
+    /// # Errors
+    /// See [`DataDirError`]: `Missing` for keys that are not there, which nothing can make again.
+    pub fn open_to_rebuild(
+        path: &Path,
+        deployment: &str,
+        since: Micros,
+    ) -> Result<(Self, bool), DataDirError> {
+        let begun = match read_format(path)? {
+            Some(found) => found == FORMAT_TEXT,
+            None => {
+                refuse_strangers(path)?;
+                true
+            }
+        };
+        if !begun {
+            return Self::open(path).map(|dir| (dir, false));
+        }
+        let lock = take_lock(path, true)?;
+        let name = path.join(DEPLOYMENT);
+        if !name.try_exists().map_err(|e| DataDirError::io(&name, e))? {
+            write_new(&name, format!("{deployment}\n").as_bytes(), 0o644)?;
+        }
+        // Before anything that cannot be undone.
+        let name = read_deployment(path)?;
+        PublicKeys::read(&path.join(KEYS), &name)?;
+        let made = make_ledger(path, Some(since))?;
+        if read_format(path)?.is_none() {
+            write_new(&path.join(FORMAT), FORMAT_TEXT.as_bytes(), 0o644)?;
+        }
+        Ok((Self::open_with(path, Some(lock))?, made))
+    }
+
     fn open_with(path: &Path, lock: Option<File>) -> Result<Self, DataDirError> {
         let found = match read_format(path) {
             Ok(Some(found)) => found,
@@ -298,7 +334,17 @@ impl DataDir {
 
     /// The file of the store.
     pub fn ledger_path(&self) -> PathBuf {
-        self.path.join(LEDGER)
+        Self::ledger_in(&self.path)
+    }
+
+    /// Where the store is in a data directory.
+    pub fn ledger_in(path: &Path) -> PathBuf {
+        path.join(LEDGER)
+    }
+
+    /// Where the archive is in a data directory.
+    pub fn archive_in(path: &Path) -> PathBuf {
+        path.join(ARCHIVE)
     }
 
     /// The deployment's name.
@@ -308,7 +354,7 @@ impl DataDir {
 
     /// Where the archive is.
     pub fn archive_path(&self) -> PathBuf {
-        self.path.join(ARCHIVE)
+        Self::archive_in(&self.path)
     }
 
     /// Where batches are staged.
@@ -434,14 +480,29 @@ fn refuse_foreign(path: &Path) -> Result<(), DataDirError> {
         Ok(text) => text == LOCK_TEXT || (text.is_empty() && names == [LOCK]),
         Err(_) => false,
     };
-    let known = |name: &str| {
-        let name = name.strip_suffix(NEW).unwrap_or(name);
-        [FORMAT, LOCK, DEPLOYMENT, LEDGER, KEYS].contains(&name)
-    };
-    match names.into_iter().find(|name| !begun || !known(name)) {
+    match names.into_iter().find(|name| !begun || !is_of_creation(name)) {
         None => Ok(()),
         Some(found) => Err(DataDirError::Foreign { path: path.to_owned(), found }),
     }
+}
+
+/// True for the name of a file that a creation which was interrupted may leave.
+fn is_of_creation(name: &str) -> bool {
+    let name = name.strip_suffix(NEW).unwrap_or(name);
+    [FORMAT, LOCK, DEPLOYMENT, LEDGER, KEYS].contains(&name)
+}
+
+/// Refuses a directory without `format` that holds anything but what a ledger is made again from.
+fn refuse_strangers(path: &Path) -> Result<(), DataDirError> {
+    let of_rebuild = |name: &str| is_of_creation(name) || [ARCHIVE, STAGING, "lost+found"].contains(&name);
+    for entry in fs::read_dir(path).map_err(|e| DataDirError::io(path, e))? {
+        let name = entry.map_err(|e| DataDirError::io(path, e))?.file_name();
+        let name = name.to_string_lossy();
+        if !of_rebuild(&name) {
+            return Err(DataDirError::Foreign { path: path.to_owned(), found: name.into_owned() });
+        }
+    }
+    Ok(())
 }
 
 fn take_lock(path: &Path, create: bool) -> Result<File, DataDirError> {
@@ -511,23 +572,33 @@ fn create(path: &Path, now: Micros) -> Result<(), DataDirError> {
     }
     key_files::complete(&keys, &name, now)?;
 
-    let ledger = path.join(LEDGER);
-    if !exists(&ledger)? {
-        let new = beside(&ledger);
-        let make = || {
-            match fs::remove_file(&new) {
-                Err(e) if e.kind() != ErrorKind::NotFound => return Err(e),
-                _ => {}
-            }
-            OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
-            let (db, _) = open_database(&new, CREATION_CACHE_BYTES).map_err(std::io::Error::other)?;
-            // Closing writes; only then is the file at rest.
-            drop(db);
-            File::open(&new)?.sync_all()?;
-            fs::rename(&new, &ledger)
-        };
-        make().map_err(|e| DataDirError::io(&ledger, e))?;
-        sync_dir(path)?;
-    }
+    make_ledger(path, None)?;
     write_new(&path.join(FORMAT), FORMAT_TEXT.as_bytes(), 0o644)
+}
+
+/// Makes the store if there is none, of a ledger that is closed since `closed`. True if it was made.
+fn make_ledger(path: &Path, closed: Option<Micros>) -> Result<bool, DataDirError> {
+    let ledger = path.join(LEDGER);
+    if ledger.try_exists().map_err(|e| DataDirError::io(&ledger, e))? {
+        return Ok(false);
+    }
+    let new = beside(&ledger);
+    let make = || {
+        match fs::remove_file(&new) {
+            Err(e) if e.kind() != ErrorKind::NotFound => return Err(e),
+            _ => {}
+        }
+        OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
+        let (db, _) = open_database(&new, CREATION_CACHE_BYTES).map_err(std::io::Error::other)?;
+        if closed.is_some() {
+            close_database(&db, closed).map_err(std::io::Error::other)?;
+        }
+        // Closing writes; only then is the file at rest.
+        drop(db);
+        File::open(&new)?.sync_all()?;
+        fs::rename(&new, &ledger)
+    };
+    make().map_err(|e| DataDirError::io(&ledger, e))?;
+    sync_dir(path)?;
+    Ok(true)
 }

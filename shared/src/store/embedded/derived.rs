@@ -7,7 +7,7 @@ use crate::ids::{SessionId, TenantId};
 use crate::segment::SegmentMeta;
 use crate::store::keys;
 
-pub(super) use crate::store::derived::{agent_after, agents, session_after};
+pub(super) use crate::store::derived::{agent_after, agent_archived, agents, named, session_after};
 
 /// A row to be: key and value.
 pub(super) type Row = (Vec<u8>, Vec<u8>);

@@ -18,6 +18,7 @@ use super::tables::{
 use super::{bodies, reads, records};
 use crate::ids::{CommitId, Seq, SessionId, TenantId};
 use crate::store::{BatchRecord, Pointer, SessionRecord, StoreError, TenantRecord, keys};
+use crate::time::Micros;
 
 /// Memory for pages while inspecting, bytes.
 const CACHE_BYTES: usize = 64 * 1024 * 1024;
@@ -248,6 +249,14 @@ impl Inspector {
     /// `Corrupt`, `Unavailable`.
     pub fn tenants(&self) -> Result<Vec<TenantRecord>, StoreError> {
         guarded(|| super::tokens::tenants(self.view()?))
+    }
+
+    /// Since when the ledger is closed, if it is.
+    ///
+    /// # Errors
+    /// `Corrupt`, `Unavailable`.
+    pub fn closed(&self) -> Result<Option<Micros>, StoreError> {
+        guarded(|| tables::closed(self.view()?))
     }
 
     /// Every session of every tenant that any table knows, sorted by tenant and session bytes (with the zero bytes

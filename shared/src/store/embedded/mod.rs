@@ -122,6 +122,15 @@ fn open_database(path: &Path, cache_bytes: usize) -> Result<(Database, BodyLog),
     })
 }
 
+/// Notes in a database that the ledger is closed.
+fn close_database(db: &Database, since: Option<Micros>) -> Result<(), StoreError> {
+    guarded(|| {
+        let txn = db.begin_write().map_err(fail)?;
+        tables::set_closed(&txn, since)?;
+        txn.commit().map_err(fail)
+    })
+}
+
 impl EmbeddedStore {
     /// Opens a store, or makes one where there is no file.
     ///
@@ -381,6 +390,14 @@ impl Store for EmbeddedStore {
         limit: usize,
     ) -> Result<Vec<BatchRecord>, StoreError> {
         self.read(|view| reads::batches(view, tenant, after, limit))
+    }
+
+    async fn closed(&self) -> Result<Option<Micros>, StoreError> {
+        self.read(tables::closed)
+    }
+
+    async fn set_closed(&self, since: Option<Micros>) -> Result<(), StoreError> {
+        self.archive(Archive::Close { since }).await.map(drop)
     }
 
     async fn expire(&self, now: Micros, limit: usize) -> Result<usize, StoreError> {

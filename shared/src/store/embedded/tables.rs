@@ -8,7 +8,7 @@ use redb::{ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable, Tabl
 use super::upgrade;
 use crate::codec::{Cursor, Malformed, put_signed, put_varint};
 use crate::limits;
-use crate::store::StoreError;
+use crate::store::{StoreError, keys};
 use crate::time::Micros;
 
 /// A table of bytes to bytes.
@@ -54,7 +54,7 @@ pub(super) const BATCHES: Definition = TableDefinition::new("batches");
 pub(super) const EXPIRY: Definition = TableDefinition::new("expiry");
 /// Segments at which a session's chain is broken: when that was found.
 pub(super) const BROKEN: Definition = TableDefinition::new("broken");
-/// Two facts about the database as a whole.
+/// Facts about the database as a whole.
 pub(super) const STATE: Definition = TableDefinition::new("state");
 
 /// All tables of bytes to bytes.
@@ -86,6 +86,9 @@ pub(super) const SINCE_VERSION_2: [Definition; 5] = [OPEN, POINTERS, BATCHES, EX
 pub(super) const FORMAT: &[u8] = b"format";
 /// Key in [`STATE`]: there once the first token was written.
 pub(super) const BOOTSTRAPPED: &[u8] = b"bootstrapped";
+
+/// Key in [`STATE`]: since when the ledger is closed ([`crate::store::keys::time`]), if it is.
+pub(super) const CLOSED: &[u8] = b"closed";
 
 /// What redb says, in our words.
 pub(super) fn fail(error: impl Into<redb::Error>) -> StoreError {
@@ -182,6 +185,24 @@ pub(super) fn check(db: &redb::Database) -> Result<Version, StoreError> {
     }
     view.bodies()?;
     Ok(version)
+}
+
+/// See [`crate::store::Store::closed`].
+pub(super) fn closed(view: &Snapshot) -> Result<Option<Micros>, StoreError> {
+    let Some(value) = get(&view.table(STATE)?, CLOSED)? else { return Ok(None) };
+    let since = <[u8; 8]>::try_from(value.as_slice()).ok().and_then(keys::read_time);
+    since.map(Some).ok_or_else(|| corrupt(STATE, CLOSED, "not a time"))
+}
+
+/// See [`crate::store::Store::set_closed`].
+pub(super) fn set_closed(txn: &redb::WriteTransaction, since: Option<Micros>) -> Result<(), StoreError> {
+    let mut state = txn.open_table(STATE).map_err(fail)?;
+    match since {
+        None => drop(state.remove(CLOSED).map_err(fail)?),
+        Some(_) if state.get(CLOSED).map_err(fail)?.is_some() => {}
+        Some(since) => drop(state.insert(CLOSED, keys::time(since).as_slice()).map_err(fail)?),
+    }
+    Ok(())
 }
 
 /// One consistent view of the database.

@@ -13,6 +13,7 @@
 //! | tenant registry | `N#` | tenant |
 //! | that a first token was made | `N#first` | `N` |
 //! | the deployment's identity | `K#` | `K` |
+//! | that the ledger is closed | `K#` | `closed` |
 //!
 //! A tenant's name holds no `#`, so that no two of them can run into each other; a session's may, and comes last.
 //! `B#` < `E#` < `Z`: the parts lie below every commit item and the pointer above, so that a descending query of two
@@ -173,6 +174,9 @@ pub const FIRST_TOKEN: (&str, &str) = ("N#first", "N");
 
 /// The key of the deployment's identity.
 pub const IDENTITY: (&str, &str) = ("K#", "K");
+
+/// The key of the note that the ledger is closed: beside the identity, which whoever appends may read.
+pub const CLOSED: (&str, &str) = ("K#", "closed");
 
 #[cfg(test)]
 mod tests {

@@ -301,6 +301,14 @@ impl Store for MemoryStore {
         unavailable()
     }
 
+    async fn closed(&self) -> Result<Option<Micros>, StoreError> {
+        Ok(None)
+    }
+
+    async fn set_closed(&self, _: Option<Micros>) -> Result<(), StoreError> {
+        unavailable()
+    }
+
     async fn put_batch(&self, _: &TenantId, _: &BatchRecord) -> Result<(), StoreError> {
         unavailable()
     }

@@ -154,6 +154,7 @@ async fn the_archive() {
     suite::open_lists_what_is_not_archived(&*store, NO_LAG).await;
     suite::batch_number_is_taken_once(store.clone()).await;
     suite::batches_are_listed_in_order(&*store).await;
+    suite::closed_until_opened(&*store).await;
     suite::broken_is_news_once(store.clone()).await;
     suite::writers_and_an_archiver(store.clone(), &Swept(store.clone()), 8, 6).await;
 }
