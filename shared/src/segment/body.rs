@@ -240,6 +240,7 @@ pub fn chain(
 }
 
 /// Most bytes at the front of a body that [`unpacked_bytes`] looks at: all that stands before the columns.
+#[cfg(feature = "embedded")]
 pub(crate) const FRONT_BYTES_MAX: usize =
     1 + 16 + 10 + 10 + 32 + 10 + limits::BATCH_EVENTS_MAX * (16 + 32) + 10;
 
