@@ -21,7 +21,7 @@ use parquet::file::metadata::{
 };
 
 use super::pages::{Chunk, Headers, Pages};
-use super::row::{Row, Table};
+use super::row::{self, Row, Table};
 use super::schema::{self, COLUMNS, Column, Kind, READ};
 use super::{ArchiveError, FORMAT_KEY, FORMAT_VALUE, TENANT_KEY};
 use crate::limits;
@@ -132,12 +132,15 @@ impl BatchReader {
             while let Some(batch) = guard(|| Ok(reader.next().transpose()?))? {
                 let rows = batch.num_rows();
                 left = left.checked_sub(rows as u64).ok_or_else(too_many)?;
-                let table = Table::of(&batch)?;
+                let columns = row::columns(&batch);
+                let table = Table::of(&columns)?;
                 let mut together = Vec::with_capacity(rows.min(limits::ARCHIVE_ROWS_TOGETHER));
                 for from in (0..rows).step_by(limits::ARCHIVE_ROWS_TOGETHER) {
                     together.clear();
                     let to = rows.min(from + limits::ARCHIVE_ROWS_TOGETHER);
-                    together.extend((from..to).map(|at| table.row(at)));
+                    for at in from..to {
+                        together.push(table.row(at)?);
+                    }
                     if let ControlFlow::Break(end) = each(&together) {
                         return Ok(Some(end));
                     }
@@ -162,7 +165,7 @@ impl BatchReader {
             let mut left = self.groups[index];
             while let Some(batch) = guard(|| Ok(reader.next().transpose()?))? {
                 left = left.checked_sub(batch.num_rows() as u64).ok_or_else(too_many)?;
-                for hash in super::row::bytes(&batch, 0)?.iter() {
+                for hash in row::bytes(&batch, 0)?.iter() {
                     let hash = hash.and_then(|h| h.try_into().ok());
                     each(hash.ok_or_else(|| ArchiveError::Parquet("a hash is not 32 bytes long".into()))?);
                 }

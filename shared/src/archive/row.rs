@@ -2,9 +2,12 @@
 
 use std::borrow::Cow;
 
+use std::sync::Arc;
+
+use arrow_array::cast::AsArray as _;
 use arrow_array::{
-    Array as _, BinaryViewArray, BooleanArray, Decimal128Array, Float64Array, Int64Array, RecordBatch,
-    StringViewArray, TimestampMicrosecondArray,
+    Array as _, ArrayRef, BinaryViewArray, BooleanArray, Decimal128Array, Float64Array, Int64Array,
+    RecordBatch, TimestampMicrosecondArray,
 };
 
 use super::ArchiveError;
@@ -130,50 +133,74 @@ impl<'a> Row<'a> {
 
 /// The columns of some rows.
 pub(super) struct Table<'b> {
-    session_id: &'b StringViewArray,
+    session_id: Text<'b>,
     sequence: &'b Int64Array,
-    event_id: &'b StringViewArray,
-    commit_id: &'b StringViewArray,
+    event_id: Text<'b>,
+    commit_id: Text<'b>,
     timestamp: &'b TimestampMicrosecondArray,
     timestamp_us: &'b Int64Array,
     received_at: &'b TimestampMicrosecondArray,
     received_at_us: &'b Int64Array,
-    agent_id: &'b StringViewArray,
-    event_type: &'b StringViewArray,
-    severity: &'b StringViewArray,
-    source_id: &'b StringViewArray,
-    compliance_tag: &'b StringViewArray,
-    pii_types: &'b StringViewArray,
+    agent_id: Text<'b>,
+    event_type: Text<'b>,
+    severity: Text<'b>,
+    source_id: Text<'b>,
+    compliance_tag: Text<'b>,
+    pii_types: Text<'b>,
     redaction_count: &'b Int64Array,
     redaction_policy: &'b BinaryViewArray,
-    payload: &'b StringViewArray,
-    metadata: &'b StringViewArray,
+    payload: Text<'b>,
+    metadata: Text<'b>,
     salt: &'b BinaryViewArray,
     content_digest: &'b BinaryViewArray,
     prev_hash: &'b BinaryViewArray,
     hash: &'b BinaryViewArray,
-    tool_name: &'b StringViewArray,
-    call_id: &'b StringViewArray,
-    provider: &'b StringViewArray,
-    model: &'b StringViewArray,
+    tool_name: Text<'b>,
+    call_id: Text<'b>,
+    provider: Text<'b>,
+    model: Text<'b>,
     input_tokens: &'b Int64Array,
     output_tokens: &'b Int64Array,
     total_tokens: &'b Int64Array,
     cost_usd: &'b Decimal128Array,
     duration_ms: &'b Float64Array,
     success: &'b BooleanArray,
-    trace_id: &'b StringViewArray,
-    span_id: &'b StringViewArray,
+    trace_id: Text<'b>,
+    span_id: Text<'b>,
 }
 
-fn column<A: 'static>(batch: &RecordBatch, index: usize) -> Result<&A, ArchiveError> {
-    let column = batch.columns().get(index).and_then(|c| c.as_any().downcast_ref());
+/// The columns of a batch of rows, text as the bytes that it is: that it is UTF-8 the Parquet library checks of a page
+/// as a whole, not of each value, and a length that was tampered with ends in the middle of a character.
+pub(super) fn columns(batch: &RecordBatch) -> Vec<ArrayRef> {
+    let as_bytes = |column: &ArrayRef| match column.as_string_view_opt() {
+        Some(text) => Arc::new(text.clone().to_binary_view()),
+        None => Arc::clone(column),
+    };
+    batch.columns().iter().map(as_bytes).collect()
+}
+
+/// A column of text.
+struct Text<'b>(&'b BinaryViewArray);
+
+impl<'b> Text<'b> {
+    fn value(&self, at: usize) -> Result<&'b str, ArchiveError> {
+        let text = std::str::from_utf8(self.0.value(at));
+        text.map_err(|e| ArchiveError::Parquet(format!("a text is not UTF-8: {e}")))
+    }
+
+    fn optional(&self, at: usize) -> Result<Option<&'b str>, ArchiveError> {
+        if self.0.is_null(at) { Ok(None) } else { self.value(at).map(Some) }
+    }
+}
+
+fn column<A: 'static>(columns: &[ArrayRef], index: usize) -> Result<&A, ArchiveError> {
+    let column = columns.get(index).and_then(|c| c.as_any().downcast_ref());
     column.ok_or_else(|| ArchiveError::Columns(format!("column {index} came back as another type")))
 }
 
 /// A column of bytes.
 pub(super) fn bytes(batch: &RecordBatch, index: usize) -> Result<&BinaryViewArray, ArchiveError> {
-    column(batch, index)
+    column(batch.columns(), index)
 }
 
 macro_rules! value {
@@ -183,83 +210,83 @@ macro_rules! value {
 }
 
 impl<'b> Table<'b> {
-    pub(super) fn of(batch: &'b RecordBatch) -> Result<Self, ArchiveError> {
+    pub(super) fn of(columns: &'b [ArrayRef]) -> Result<Self, ArchiveError> {
         Ok(Self {
-            session_id: column(batch, 0)?,
-            sequence: column(batch, 1)?,
-            event_id: column(batch, 2)?,
-            commit_id: column(batch, 3)?,
-            timestamp: column(batch, 4)?,
-            timestamp_us: column(batch, 5)?,
-            received_at: column(batch, 6)?,
-            received_at_us: column(batch, 7)?,
-            agent_id: column(batch, 8)?,
-            event_type: column(batch, 9)?,
-            severity: column(batch, 10)?,
-            source_id: column(batch, 11)?,
-            compliance_tag: column(batch, 12)?,
-            pii_types: column(batch, 13)?,
-            redaction_count: column(batch, 14)?,
-            redaction_policy: column(batch, 15)?,
-            payload: column(batch, 16)?,
-            metadata: column(batch, 17)?,
-            salt: column(batch, 18)?,
-            content_digest: column(batch, 19)?,
-            prev_hash: column(batch, 20)?,
-            hash: column(batch, 21)?,
-            tool_name: column(batch, 22)?,
-            call_id: column(batch, 23)?,
-            provider: column(batch, 24)?,
-            model: column(batch, 25)?,
-            input_tokens: column(batch, 26)?,
-            output_tokens: column(batch, 27)?,
-            total_tokens: column(batch, 28)?,
-            cost_usd: column(batch, 29)?,
-            duration_ms: column(batch, 30)?,
-            success: column(batch, 31)?,
-            trace_id: column(batch, 32)?,
-            span_id: column(batch, 33)?,
+            session_id: Text(column(columns, 0)?),
+            sequence: column(columns, 1)?,
+            event_id: Text(column(columns, 2)?),
+            commit_id: Text(column(columns, 3)?),
+            timestamp: column(columns, 4)?,
+            timestamp_us: column(columns, 5)?,
+            received_at: column(columns, 6)?,
+            received_at_us: column(columns, 7)?,
+            agent_id: Text(column(columns, 8)?),
+            event_type: Text(column(columns, 9)?),
+            severity: Text(column(columns, 10)?),
+            source_id: Text(column(columns, 11)?),
+            compliance_tag: Text(column(columns, 12)?),
+            pii_types: Text(column(columns, 13)?),
+            redaction_count: column(columns, 14)?,
+            redaction_policy: column(columns, 15)?,
+            payload: Text(column(columns, 16)?),
+            metadata: Text(column(columns, 17)?),
+            salt: column(columns, 18)?,
+            content_digest: column(columns, 19)?,
+            prev_hash: column(columns, 20)?,
+            hash: column(columns, 21)?,
+            tool_name: Text(column(columns, 22)?),
+            call_id: Text(column(columns, 23)?),
+            provider: Text(column(columns, 24)?),
+            model: Text(column(columns, 25)?),
+            input_tokens: column(columns, 26)?,
+            output_tokens: column(columns, 27)?,
+            total_tokens: column(columns, 28)?,
+            cost_usd: column(columns, 29)?,
+            duration_ms: column(columns, 30)?,
+            success: column(columns, 31)?,
+            trace_id: Text(column(columns, 32)?),
+            span_id: Text(column(columns, 33)?),
         })
     }
 
-    pub(super) fn row(&self, at: usize) -> Row<'b> {
-        Row {
-            session_id: self.session_id.value(at),
+    pub(super) fn row(&self, at: usize) -> Result<Row<'b>, ArchiveError> {
+        Ok(Row {
+            session_id: self.session_id.value(at)?,
             sequence: self.sequence.value(at),
-            event_id: self.event_id.value(at),
-            commit_id: self.commit_id.value(at),
+            event_id: self.event_id.value(at)?,
+            commit_id: self.commit_id.value(at)?,
             timestamp: self.timestamp.value(at),
             timestamp_us: self.timestamp_us.value(at),
             received_at: self.received_at.value(at),
             received_at_us: self.received_at_us.value(at),
-            agent_id: self.agent_id.value(at),
-            event_type: self.event_type.value(at),
-            severity: self.severity.value(at),
-            source_id: value!(self, at, source_id),
-            compliance_tag: self.compliance_tag.value(at),
-            pii_types: self.pii_types.value(at),
+            agent_id: self.agent_id.value(at)?,
+            event_type: self.event_type.value(at)?,
+            severity: self.severity.value(at)?,
+            source_id: self.source_id.optional(at)?,
+            compliance_tag: self.compliance_tag.value(at)?,
+            pii_types: self.pii_types.value(at)?,
             redaction_count: self.redaction_count.value(at),
             redaction_policy: value!(self, at, redaction_policy),
-            payload: value!(self, at, payload),
-            metadata: value!(self, at, metadata),
+            payload: self.payload.optional(at)?,
+            metadata: self.metadata.optional(at)?,
             salt: value!(self, at, salt),
             content_digest: value!(self, at, content_digest),
             prev_hash: value!(self, at, prev_hash),
             hash: self.hash.value(at),
             derived: Derived {
-                tool_name: value!(self, at, tool_name).map(Cow::Borrowed),
-                call_id: value!(self, at, call_id).map(Cow::Borrowed),
-                provider: value!(self, at, provider).map(Cow::Borrowed),
-                model: value!(self, at, model).map(Cow::Borrowed),
+                tool_name: self.tool_name.optional(at)?.map(Cow::Borrowed),
+                call_id: self.call_id.optional(at)?.map(Cow::Borrowed),
+                provider: self.provider.optional(at)?.map(Cow::Borrowed),
+                model: self.model.optional(at)?.map(Cow::Borrowed),
                 input_tokens: value!(self, at, input_tokens),
                 output_tokens: value!(self, at, output_tokens),
                 total_tokens: value!(self, at, total_tokens),
                 cost_usd: value!(self, at, cost_usd),
                 duration_ms: value!(self, at, duration_ms),
                 success: value!(self, at, success),
-                trace_id: value!(self, at, trace_id).map(Cow::Borrowed),
-                span_id: value!(self, at, span_id).map(Cow::Borrowed),
+                trace_id: self.trace_id.optional(at)?.map(Cow::Borrowed),
+                span_id: self.span_id.optional(at)?.map(Cow::Borrowed),
             },
-        }
+        })
     }
 }
