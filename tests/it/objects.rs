@@ -80,9 +80,9 @@ async fn lists() {
 #[tokio::test]
 async fn races() {
     let store = &fresh().await;
-    // As many as the emulator answers within a call's deadline on two busy cores.
-    suite::absent_is_won_once(store, 16).await;
-    suite::matches_is_compare_and_swap(store, 16).await;
+    // Some may wait longer for the emulator than their deadline allows.
+    suite::absent_is_won_once(store, 50).await;
+    suite::matches_is_compare_and_swap(store, 50).await;
     // In three parts.
     suite::readers_see_whole_objects(store, 5, 20_000_000).await;
 }
