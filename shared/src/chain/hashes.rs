@@ -9,96 +9,100 @@ use crate::event::{Content, EventRef};
 use crate::ids::{EventHash, encode_hex};
 use crate::sha256::{self, Message};
 
-/// Events whose hashes are computed together. Payloads are borrowed, the rest of what is hashed is copied: some 500
-/// bytes an event, and its metadata.
-#[derive(Debug, Default)]
-pub struct Hashes<'e> {
-    /// Of each event that has its content: what is hashed before the payload.
-    heads: Vec<u8>,
-    /// Of each, what is hashed after it.
-    tails: Vec<u8>,
-    /// The 17 lines of each event.
-    lines: Vec<u8>,
-    events: Vec<Entry<'e>>,
-}
-
-#[derive(Debug)]
-struct Entry<'e> {
-    /// `None` if it is erased: then the lines have their digest.
-    payload: Option<&'e str>,
-    /// Where its part of `tails` ends.
-    tail: usize,
-    /// Where its part of `lines` ends.
-    lines: usize,
-    /// The hash that it bears.
-    hash: EventHash,
-}
-
-/// [`super::content_digest`] of many contents at once: salt, payload, metadata of each, in their order.
-pub fn content_digests<'c>(contents: impl Iterator<Item = ([u8; 16], &'c str, &'c str)>) -> Vec<[u8; 32]> {
-    let (mut heads, mut tails, mut payloads) = (Vec::new(), Vec::new(), Vec::new());
-    for (salt, payload, metadata) in contents {
-        push_content(&mut heads, &mut tails, &salt, metadata);
-        payloads.push((payload.as_bytes(), tails.len()));
-    }
-    let mut from = 0;
-    let messages = heads.chunks_exact(HEAD_BYTES).zip(payloads).map(|(prefix, (body, end))| {
-        let tail = &tails[from..end];
-        from = end;
-        Message { prefix, body, tail }
-    });
-    sha256::each(&messages.collect::<Vec<_>>())
-}
-
-/// What is hashed before a payload, and after it.
-fn push_content(heads: &mut Vec<u8>, tails: &mut Vec<u8>, salt: &[u8; 16], metadata: &str) {
-    heads.extend_from_slice(CONTENT_DOMAIN);
-    heads.extend_from_slice(salt);
-    tails.push(b'\n');
-    tails.extend_from_slice(metadata.as_bytes());
-}
-
 /// Bytes of a content before its payload: the domain and the salt.
 const HEAD_BYTES: usize = CONTENT_DOMAIN.len() + 16;
 /// Bytes of the last line.
 const DIGEST_BYTES: usize = 64;
 
+/// Contents whose digests are computed together. Payloads are borrowed.
+#[derive(Debug, Default)]
+struct Contents<'e> {
+    /// Of each, what is hashed before the payload.
+    heads: Vec<u8>,
+    /// Of each, what is hashed after it.
+    tails: Vec<u8>,
+    /// Each payload, and where its part of `tails` ends.
+    payloads: Vec<(&'e str, usize)>,
+}
+
+impl<'e> Contents<'e> {
+    fn push(&mut self, salt: &[u8; 16], payload: &'e str, metadata: &str) {
+        self.heads.extend_from_slice(CONTENT_DOMAIN);
+        self.heads.extend_from_slice(salt);
+        self.tails.push(b'\n');
+        self.tails.extend_from_slice(metadata.as_bytes());
+        self.payloads.push((payload, self.tails.len()));
+    }
+
+    fn digests(&self) -> Vec<[u8; 32]> {
+        let mut from = 0;
+        let messages =
+            self.heads.chunks_exact(HEAD_BYTES).zip(&self.payloads).map(|(prefix, (body, end))| {
+                let tail = &self.tails[from..*end];
+                from = *end;
+                Message { prefix, body: body.as_bytes(), tail }
+            });
+        sha256::each(&messages.collect::<Vec<_>>())
+    }
+}
+
+/// [`super::content_digest`] of many contents at once: salt, payload, metadata of each, in their order.
+pub fn content_digests<'c>(contents: impl Iterator<Item = ([u8; 16], &'c str, &'c str)>) -> Vec<[u8; 32]> {
+    let mut together = Contents::default();
+    for (salt, payload, metadata) in contents {
+        together.push(&salt, payload, metadata);
+    }
+    together.digests()
+}
+
+/// Events whose hashes are computed together. Payloads are borrowed, the rest of what is hashed is copied: some 500
+/// bytes an event, and its metadata.
+#[derive(Debug, Default)]
+pub struct Hashes<'e> {
+    contents: Contents<'e>,
+    /// The 17 lines of each event.
+    lines: Vec<u8>,
+    events: Vec<Entry>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    /// Whether its lines still lack the digest of its content. Those of an erased event have it.
+    lacks_digest: bool,
+    /// Where its part of `lines` ends.
+    end: usize,
+    /// The hash that it bears.
+    hash: EventHash,
+}
+
 impl<'e> Hashes<'e> {
     /// Adds an event of the hasher's session.
     pub(super) fn push(&mut self, hasher: &Hasher, event: &EventRef<'e>) {
         push_lines(&mut self.lines, &hasher.place, event);
-        let payload = match event.content {
+        let lacks_digest = match event.content {
             Content::Kept { salt, payload, metadata } => {
-                push_content(&mut self.heads, &mut self.tails, &salt, metadata);
+                self.contents.push(&salt, payload, metadata);
                 self.lines.resize(self.lines.len() + DIGEST_BYTES, 0);
-                Some(payload)
+                true
             }
             Content::Erased { digest } => {
                 push_hex(&mut self.lines, &digest);
-                None
+                false
             }
         };
-        let (tail, lines) = (self.tails.len(), self.lines.len());
-        self.events.push(Entry { payload, tail, lines, hash: event.hash });
-    }
-
-    /// How many events.
-    pub fn len(&self) -> usize {
-        self.events.len()
-    }
-
-    /// True if there is none.
-    pub fn is_empty(&self) -> bool {
-        self.events.is_empty()
+        self.events.push(Entry { lacks_digest, end: self.lines.len(), hash: event.hash });
     }
 
     /// The first event whose bytes do not give the hash that it bears, counted from 0, and what is wrong.
     pub fn first_wrong(mut self) -> Option<(usize, ChainError)> {
-        self.digest_contents();
+        let kept = self.events.iter().filter(|event| event.lacks_digest);
+        for (event, digest) in kept.zip(self.contents.digests()) {
+            encode_hex(&digest, &mut self.lines[event.end - DIGEST_BYTES..event.end]);
+        }
         let mut from = 0;
         let messages = self.events.iter().map(|event| {
-            let lines = &self.lines[from..event.lines];
-            from = event.lines;
+            let lines = &self.lines[from..event.end];
+            from = event.end;
             Message::new(lines)
         });
         let computed = sha256::each(&messages.collect::<Vec<_>>());
@@ -107,23 +111,6 @@ impl<'e> Hashes<'e> {
             let (computed, found) = (EventHash(computed), event.hash);
             (computed != found).then_some((index, ChainError::Hash { computed, found }))
         })
-    }
-
-    /// Computes the contents' digests and writes them into the last lines.
-    fn digest_contents(&mut self) {
-        let (mut heads, mut from) = (self.heads.chunks_exact(HEAD_BYTES), 0);
-        let contents = self.events.iter().filter_map(|event| {
-            let tail = &self.tails[from..event.tail];
-            from = event.tail;
-            // An erased event has no head: its own question comes first.
-            let body = event.payload?.as_bytes();
-            Some(Message { prefix: heads.next()?, body, tail })
-        });
-        let digests = sha256::each(&contents.collect::<Vec<_>>());
-        let kept = self.events.iter().filter(|event| event.payload.is_some());
-        for (event, digest) in kept.zip(digests) {
-            encode_hex(&digest, &mut self.lines[event.lines - DIGEST_BYTES..event.lines]);
-        }
     }
 }
 
