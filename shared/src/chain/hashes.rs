@@ -115,13 +115,63 @@ impl<'e> Hashes<'e> {
         let contents = self.events.iter().filter_map(|event| {
             let tail = &self.tails[from..event.tail];
             from = event.tail;
-            let (prefix, body) = (heads.next()?, event.payload?.as_bytes());
-            Some(Message { prefix, body, tail })
+            // An erased event has no head: its own question comes first.
+            let body = event.payload?.as_bytes();
+            Some(Message { prefix: heads.next()?, body, tail })
         });
         let digests = sha256::each(&contents.collect::<Vec<_>>());
         let kept = self.events.iter().filter(|event| event.payload.is_some());
         for (event, digest) in kept.zip(digests) {
             encode_hex(&digest, &mut self.lines[event.lines - DIGEST_BYTES..event.lines]);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::chain::{ChainCheck, ChainError, Hasher};
+    use crate::event::{Content, EventRef, Redactions};
+    use crate::ids::{CommitId, EventHash, Seq, SessionId, Severity, TenantId};
+    use crate::time::Micros;
+
+    /// Every pattern of kept and erased among six events that are checked together, each with its own salt.
+    #[test]
+    fn erased_events_may_stand_anywhere() {
+        let (tenant, session) = (TenantId::parse("acme").unwrap(), SessionId::parse("s").unwrap());
+        let payloads: Vec<String> = (0..6).map(|n| format!("\"{}\"", "p".repeat(n * 40))).collect();
+        for erased in 0..1 << payloads.len() {
+            let mut hasher = Hasher::new(&tenant, &session);
+            let mut events: Vec<EventRef<'_>> = Vec::new();
+            for (n, payload) in payloads.iter().enumerate() {
+                let content = if erased & 1 << n == 0 {
+                    Content::Kept { salt: [n as u8; 16], payload, metadata: "{}" }
+                } else {
+                    Content::Erased { digest: [n as u8; 32] }
+                };
+                let mut event = EventRef {
+                    sequence: Seq::new(n as u64).unwrap(),
+                    event_id: CommitId::mint(1, [1; 10]).event(n as u16 + 1),
+                    timestamp: Micros::new(1).unwrap(),
+                    received_at: Micros::new(2).unwrap(),
+                    agent_id: "a",
+                    event_type: "tool_call",
+                    severity: Severity::Info,
+                    source_id: None,
+                    compliance_tag: "default",
+                    pii_types: "",
+                    redactions: Redactions::default(),
+                    content,
+                    prev_hash: events.last().map_or(EventHash::ZERO, |event| event.hash),
+                    hash: EventHash::ZERO,
+                };
+                event.hash = hasher.hash(&event);
+                events.push(event);
+            }
+            assert_eq!(ChainCheck::new(&tenant, &session).push_all(&events), Ok(()), "{erased:06b}");
+            events[4].hash.0[0] ^= 1;
+            let mut check = ChainCheck::new(&tenant, &session);
+            assert!(matches!(check.push_all(&events), Err(ChainError::Hash { .. })), "{erased:06b}");
+            assert_eq!(check.count(), 4);
         }
     }
 }
