@@ -480,5 +480,8 @@ fn requests_are_few() {
     );
     let [(by_id, by_id_bytes), (session, session_bytes), _] = most;
     assert!(by_id <= 4 && session <= 6, "{most:?}");
-    assert!(by_id_bytes.max(session_bytes) < length, "{most:?} of {length}");
+    // A thinned batch is hardly longer than what is read rather than asked around.
+    if !cfg!(debug_assertions) {
+        assert!(by_id_bytes.max(session_bytes) < length / 2, "{most:?} of {length}");
+    }
 }
