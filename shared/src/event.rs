@@ -153,6 +153,16 @@ pub enum OwnedContent {
     },
 }
 
+impl Content<'_> {
+    /// Bytes of payload and metadata: what an event weighs in a page.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Kept { payload, metadata, .. } => payload.len() + metadata.len(),
+            Self::Erased { .. } => 0,
+        }
+    }
+}
+
 impl EventRef<'_> {
     /// Copies it, with the tenant and session that it stands under.
     pub fn to_event(&self, tenant: &TenantId, session_id: &SessionId) -> Event {

@@ -252,6 +252,26 @@ pub const OBJECT_PART_BYTES: u64 = 8 * 1024 * 1024;
 /// Lambda function (1,024 files, service quota) can have several times over.
 pub const OBJECT_REQUESTS_MAX: usize = 16;
 
+/// Bytes of a batch's end that are read first: footer, page index and bloom filters.
+pub const COLD_TAIL_BYTES: u64 = 192 * 1024;
+
+/// Bytes between two parts of a batch that are read rather than asked around.
+pub const COLD_GAP_BYTES: u64 = 512 * 1024;
+
+/// Longest page index of a batch that is read, bytes: a page takes about 100.
+pub const COLD_INDEX_BYTES_MAX: u64 = 8 * 1024 * 1024;
+
+/// Longest bloom filter of a row group that is read, bytes: [`ARCHIVE_BLOOM_VALUES_MAX`] values at a byte each would
+/// take 128 KiB.
+pub const COLD_BLOOM_BYTES_MAX: u64 = 1024 * 1024;
+
+/// Pages of payloads and metadata that are read together at most: with one value more in each, 24 MiB.
+pub const COLD_STEP_PAGES: usize = 8;
+
+/// Most bytes that the pages of a row group that are read together may unpack to. All pages of ours take less: a row
+/// group ends at [`ARCHIVE_GROUP_BYTES`], for which short texts count half at worst.
+pub const COLD_UNPACKED_BYTES_MAX: u64 = 4 * ARCHIVE_GROUP_BYTES as u64;
+
 const _: () = {
     assert!(ARCHIVE_PAGE_BYTES + PAYLOAD_BYTES_MAX < ARCHIVE_PAGE_READ_BYTES_MAX);
     assert!(ARCHIVE_DICTIONARY_BYTES + METADATA_BYTES_MAX < ARCHIVE_PAGE_READ_BYTES_MAX);

@@ -1,5 +1,6 @@
 //! The archive: batches of events as Parquet, and the archiver that makes them (docs/format.md, section 8).
 
+mod cold;
 mod derived;
 mod error;
 mod pages;
@@ -13,6 +14,7 @@ mod settled;
 mod tests;
 mod writer;
 
+pub use cold::{Candidate, ColdError, ColdFile, ColdStats, Cost, Scan};
 pub use derived::Derived;
 pub use error::ArchiveError;
 pub use reader::BatchReader;

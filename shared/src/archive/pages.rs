@@ -5,12 +5,17 @@
 //! compression, and looks at the counts inside delta encodings. Only what our writer writes is read: data pages of
 //! version 1 and dictionaries, plain or zstd.
 
+use std::collections::VecDeque;
+
 use bytes::Bytes;
 use parquet::basic::{Compression, Encoding};
 use parquet::column::page::{Page, PageIterator, PageMetadata, PageReader};
 use parquet::errors::{ParquetError, Result};
 use parquet::file::metadata::ColumnChunkMetaData;
+use parquet::file::page_index::index_reader::decode_offset_index;
+use parquet::file::page_index::offset_index::OffsetIndexMetaData;
 
+use super::schema::Kind;
 use crate::limits;
 
 fn bad(why: impl std::fmt::Display) -> ParquetError {
@@ -25,8 +30,21 @@ pub(super) struct Header {
     pub(super) unpacked: usize,
     /// Bytes in the file.
     packed: usize,
-    pub(super) values: u64,
-    pub(super) encoding: Encoding,
+    values: u64,
+    encoding: Encoding,
+}
+
+impl Header {
+    /// Bytes that one of its values may take, once it is read; nothing for a dictionary.
+    pub(super) fn value_bytes(&self, kind: Kind) -> usize {
+        let values = match (kind, self.encoding) {
+            _ if self.dictionary => return 0,
+            // A value may repeat all of the page that stands before it.
+            (Kind::Text | Kind::Bytes, Encoding::DELTA_BYTE_ARRAY) => 1,
+            _ => self.values as usize,
+        };
+        self.unpacked.div_ceil(values)
+    }
 }
 
 /// Walks the headers of a column chunk.
@@ -81,24 +99,40 @@ impl Headers {
     }
 }
 
-/// Gives the pages to the Parquet library.
-pub(super) struct Pages {
-    headers: Headers,
+/// Makes pages of what stands behind their headers.
+struct Codec {
     /// Undoes zstd; none if the column is not compressed.
     zstd: Option<zstd::bulk::Decompressor<'static>>,
     /// Whether definition levels stand before the values.
     optional: bool,
 }
 
-impl Pages {
-    pub(super) fn of(file: &Bytes, chunk: &ColumnChunkMetaData, rows: u64) -> Result<Self> {
+impl Codec {
+    fn of(chunk: &ColumnChunkMetaData) -> Result<Self> {
         let zstd = match chunk.compression() {
             Compression::UNCOMPRESSED => None,
             Compression::ZSTD(_) => Some(zstd::bulk::Decompressor::new().map_err(bad)?),
             other => return Err(bad(format!("compression {other} is not read"))),
         };
-        let optional = chunk.column_descr().max_def_level() > 0;
-        Ok(Self { headers: Headers::of(file, chunk, rows)?, zstd, optional })
+        Ok(Self { zstd, optional: chunk.column_descr().max_def_level() > 0 })
+    }
+
+    fn page(&mut self, header: &Header, page: Bytes) -> Result<Page> {
+        let buf = self.unpack(header, page)?;
+        let num_values = u32::try_from(header.values).map_err(bad)?;
+        let encoding = header.encoding;
+        if header.dictionary {
+            return Ok(Page::DictionaryPage { buf, num_values, encoding, is_sorted: false });
+        }
+        self.check_values(header, &buf)?;
+        Ok(Page::DataPage {
+            buf,
+            num_values,
+            encoding,
+            def_level_encoding: Encoding::RLE,
+            rep_level_encoding: Encoding::RLE,
+            statistics: None,
+        })
     }
 
     fn unpack(&mut self, header: &Header, page: Bytes) -> Result<Bytes> {
@@ -139,24 +173,22 @@ impl Pages {
     }
 }
 
+/// Gives the pages of a whole column chunk to the Parquet library.
+pub(super) struct Pages {
+    headers: Headers,
+    codec: Codec,
+}
+
+impl Pages {
+    pub(super) fn of(file: &Bytes, chunk: &ColumnChunkMetaData, rows: u64) -> Result<Self> {
+        Ok(Self { codec: Codec::of(chunk)?, headers: Headers::of(file, chunk, rows)? })
+    }
+}
+
 impl PageReader for Pages {
     fn get_next_page(&mut self) -> Result<Option<Page>> {
         let Some((header, page)) = self.headers.next()? else { return Ok(None) };
-        let buf = self.unpack(&header, page)?;
-        let num_values = u32::try_from(header.values).map_err(bad)?;
-        let encoding = header.encoding;
-        if header.dictionary {
-            return Ok(Some(Page::DictionaryPage { buf, num_values, encoding, is_sorted: false }));
-        }
-        self.check_values(&header, &buf)?;
-        Ok(Some(Page::DataPage {
-            buf,
-            num_values,
-            encoding,
-            def_level_encoding: Encoding::RLE,
-            rep_level_encoding: Encoding::RLE,
-            statistics: None,
-        }))
+        self.codec.page(&header, page).map(Some)
     }
 
     fn peek_next_page(&mut self) -> Result<Option<PageMetadata>> {
@@ -184,6 +216,96 @@ impl Iterator for Pages {
     fn next(&mut self) -> Option<Self::Item> {
         self.get_next_page().transpose()
     }
+}
+
+/// One page of a column chunk, with its header, where it is at hand.
+#[derive(Debug, Clone)]
+pub(super) struct Part {
+    /// Its rows; 0 of a dictionary.
+    pub(super) rows: u64,
+    /// Its bytes, if they were fetched.
+    pub(super) bytes: Option<Bytes>,
+}
+
+impl Part {
+    /// Its header and what stands behind it; `None` if it was not fetched.
+    fn open(&self) -> Result<Option<(Header, Bytes)>> {
+        let Some(bytes) = &self.bytes else { return Ok(None) };
+        let mut headers = Headers { chunk: bytes.clone(), at: 0, left: self.rows, begun: false };
+        let first = headers.next()?;
+        if headers.next()?.is_some() || first.as_ref().is_some_and(|(h, _)| h.dictionary != (self.rows == 0))
+        {
+            return Err(bad("a page is not what the index says"));
+        }
+        Ok(first)
+    }
+
+    /// Its header; `None` if it was not fetched.
+    pub(super) fn header(&self) -> Result<Option<Header>> {
+        Ok(self.open()?.map(|(header, _)| header))
+    }
+}
+
+/// Gives those pages of a column chunk that are at hand to the Parquet library. The others can only be skipped.
+pub(super) struct Sparse {
+    parts: VecDeque<Part>,
+    codec: Codec,
+}
+
+impl Sparse {
+    /// `parts` are all pages of the chunk, in order, the dictionary first if there is one.
+    pub(super) fn of(chunk: &ColumnChunkMetaData, parts: Vec<Part>) -> Result<Self> {
+        Ok(Self { parts: parts.into(), codec: Codec::of(chunk)? })
+    }
+}
+
+impl PageReader for Sparse {
+    fn get_next_page(&mut self) -> Result<Option<Page>> {
+        let Some(part) = self.parts.pop_front() else { return Ok(None) };
+        let (header, page) = part.open()?.ok_or_else(|| bad("a page that was not fetched"))?;
+        self.codec.page(&header, page).map(Some)
+    }
+
+    fn peek_next_page(&mut self) -> Result<Option<PageMetadata>> {
+        Ok(self.parts.front().map(|part| PageMetadata {
+            num_rows: (part.rows > 0).then_some(part.rows as usize),
+            num_levels: None,
+            is_dict: part.rows == 0,
+        }))
+    }
+
+    fn skip_next_page(&mut self) -> Result<()> {
+        self.parts.pop_front();
+        Ok(())
+    }
+
+    /// No column repeats, so that every page begins with a row.
+    fn at_record_boundary(&mut self) -> Result<bool> {
+        Ok(true)
+    }
+}
+
+impl Iterator for Sparse {
+    type Item = Result<Page>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.get_next_page().transpose()
+    }
+}
+
+/// Reads an offset index. The library would take memory for as many pages as it claims.
+pub(super) fn offset_index(bytes: &[u8]) -> Result<OffsetIndexMetaData> {
+    /// Three numbers with their headers, and the end.
+    const PAGE_BYTES_MIN: u64 = 7;
+    /// The first field, a list.
+    const FIELD: u8 = 0x19;
+    let mut thrift = Thrift { bytes, at: 0 };
+    let (field, list) = (thrift.byte()?, thrift.byte()?);
+    let count = if list >> 4 == 15 { thrift.varint()? } else { u64::from(list >> 4) };
+    if field != FIELD || count > bytes.len() as u64 / PAGE_BYTES_MIN {
+        return Err(bad("an offset index claims more pages than it has bytes for"));
+    }
+    decode_offset_index(bytes)
 }
 
 /// The one chunk of a column.

@@ -14,7 +14,6 @@ use std::sync::Arc;
 use bytes::Bytes;
 use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, RowGroups};
 use parquet::arrow::{ProjectionMask, parquet_to_arrow_field_levels};
-use parquet::basic::Encoding;
 use parquet::column::page::PageIterator;
 use parquet::file::metadata::{
     ColumnChunkMetaData, PageIndexPolicy, ParquetMetaData, ParquetMetaDataReader, RowGroupMetaData,
@@ -22,12 +21,12 @@ use parquet::file::metadata::{
 
 use super::pages::{Chunk, Headers, Pages};
 use super::row::{self, Row, Table};
-use super::schema::{self, COLUMNS, Column, Kind, READ};
+use super::schema::{self, COLUMNS, Column, READ};
 use super::{ArchiveError, FORMAT_KEY, FORMAT_VALUE, TENANT_KEY};
 use crate::limits;
 
 /// Last eight bytes of a Parquet file: the footer's length, then `PAR1`.
-const TAIL_BYTES: usize = 8;
+pub(super) const TAIL_BYTES: usize = 8;
 
 /// A batch to be read.
 pub struct BatchReader {
@@ -60,17 +59,7 @@ impl BatchReader {
             let metadata = ParquetMetaDataReader::new()
                 .with_page_index_policy(PageIndexPolicy::Skip)
                 .parse_and_finish(&file)?;
-            schema::check(metadata.file_metadata().schema_descr())?;
-            let mut groups = Vec::with_capacity(metadata.num_row_groups());
-            for group in metadata.row_groups() {
-                let rows = u64::try_from(group.num_rows()).ok();
-                let rows = rows.filter(|r| *r > 0 && group.num_columns() == COLUMNS.len());
-                groups.push(rows.ok_or_else(|| ArchiveError::Parquet("a row group without rows".into()))?);
-            }
-            let total = groups.iter().try_fold(0u64, |sum, rows| sum.checked_add(*rows));
-            if total != u64::try_from(metadata.file_metadata().num_rows()).ok() {
-                return Err(ArchiveError::Parquet("the row groups have other rows than the file".into()));
-            }
+            let groups = check(&metadata)?;
             Ok(Self { file: file.clone(), metadata: Arc::new(metadata), groups })
         })
     }
@@ -198,26 +187,41 @@ impl BatchReader {
             let mut headers = Headers::of(&self.file, group.column(at), self.groups[index])?;
             let mut longest = 0;
             while let Some((header, _)) = headers.next()? {
-                let values = match (column.kind, header.encoding) {
-                    _ if header.dictionary => continue,
-                    // A value may repeat all of the page that stands before it.
-                    (Kind::Text | Kind::Bytes, Encoding::DELTA_BYTE_ARRAY) => 1,
-                    _ => header.values as usize,
-                };
-                longest = longest.max(header.unpacked.div_ceil(values));
+                longest = longest.max(header.value_bytes(column.kind));
             }
             row_bytes += longest;
         }
-        Ok((limits::ARCHIVE_READ_BYTES / row_bytes.max(1)).clamp(1, limits::ARCHIVE_READ_ROWS))
+        Ok(rows_for(row_bytes))
     }
+}
+
+/// Checks the columns of a file, and what it says of its rows. Gives the number of rows of each row group.
+pub(super) fn check(metadata: &ParquetMetaData) -> Result<Vec<u64>, ArchiveError> {
+    schema::check(metadata.file_metadata().schema_descr())?;
+    let mut groups = Vec::with_capacity(metadata.num_row_groups());
+    for group in metadata.row_groups() {
+        let rows = u64::try_from(group.num_rows()).ok();
+        let rows = rows.filter(|r| *r > 0 && group.num_columns() == COLUMNS.len());
+        groups.push(rows.ok_or_else(|| ArchiveError::Parquet("a row group without rows".into()))?);
+    }
+    let total = groups.iter().try_fold(0u64, |sum, rows| sum.checked_add(*rows));
+    if total != u64::try_from(metadata.file_metadata().num_rows()).ok() {
+        return Err(ArchiveError::Parquet("the row groups have other rows than the file".into()));
+    }
+    Ok(groups)
 }
 
 fn too_many() -> ArchiveError {
     ArchiveError::Parquet("a row group has more rows than it says".into())
 }
 
+/// How many rows are read at once that take so many bytes each.
+pub(super) fn rows_for(row_bytes: usize) -> usize {
+    (limits::ARCHIVE_READ_BYTES / row_bytes.max(1)).clamp(1, limits::ARCHIVE_READ_ROWS)
+}
+
 /// Runs what may panic on hostile bytes.
-fn guard<T>(work: impl FnOnce() -> Result<T, ArchiveError>) -> Result<T, ArchiveError> {
+pub(super) fn guard<T>(work: impl FnOnce() -> Result<T, ArchiveError>) -> Result<T, ArchiveError> {
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<&str>().copied();
         let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));

@@ -41,9 +41,25 @@ const ZSTD_LEVEL_OF_NOISE: i32 = 1;
 /// was chosen by its times already, for 0.75 bytes an event less than at 0.05.
 const BLOOM_FALSE: f64 = 0.1;
 
+/// Where chunks, pages and row groups end.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Sizes {
+    pub(super) chunk_rows: usize,
+    /// Bytes of rows before encoding.
+    pub(super) group_bytes: usize,
+    pub(super) page_bytes: usize,
+}
+
+const SIZES: Sizes = Sizes {
+    chunk_rows: limits::ARCHIVE_CHUNK_ROWS,
+    group_bytes: limits::ARCHIVE_GROUP_BYTES,
+    page_bytes: limits::ARCHIVE_PAGE_BYTES,
+};
+
 /// A batch while it is filled.
 pub struct BatchWriter {
     tenant: TenantId,
+    sizes: Sizes,
     /// Begun with the first rows.
     writer: Option<ArrowWriter<Vec<u8>>>,
     columns: Columns,
@@ -61,7 +77,18 @@ impl std::fmt::Debug for BatchWriter {
 impl BatchWriter {
     /// An empty batch of a tenant.
     pub fn new(tenant: &TenantId) -> Self {
-        Self { tenant: tenant.clone(), writer: None, columns: Columns::new(), group_bytes: 0, row_count: 0 }
+        Self::with(tenant, SIZES)
+    }
+
+    /// As [`Self::new`], with sizes that a test has chosen.
+    #[cfg(test)]
+    pub(super) fn with_sizes(tenant: &TenantId, sizes: Sizes) -> Self {
+        Self::with(tenant, sizes)
+    }
+
+    fn with(tenant: &TenantId, sizes: Sizes) -> Self {
+        let (tenant, columns) = (tenant.clone(), Columns::new());
+        Self { tenant, sizes, writer: None, columns, group_bytes: 0, row_count: 0 }
     }
 
     /// Adds the next row. `first_of_run` says that the row before it is of another session, or none.
@@ -77,9 +104,7 @@ impl BatchWriter {
     ) -> Result<(), ArchiveError> {
         self.columns.push(session, commit, event, first_of_run);
         self.row_count += 1;
-        if self.columns.rows >= limits::ARCHIVE_CHUNK_ROWS
-            || self.columns.bytes >= limits::ARCHIVE_CHUNK_BYTES
-        {
+        if self.columns.rows >= self.sizes.chunk_rows || self.columns.bytes >= limits::ARCHIVE_CHUNK_BYTES {
             self.writer = Some(self.write_chunk()?);
         }
         Ok(())
@@ -109,7 +134,7 @@ impl BatchWriter {
             Some(writer) => writer,
             None => {
                 let options = ArrowWriterOptions::new()
-                    .with_properties(properties(&self.tenant)?)
+                    .with_properties(properties(&self.tenant, self.sizes)?)
                     .with_skip_arrow_metadata(true)
                     .with_schema_root(ROOT.to_owned());
                 ArrowWriter::try_new_with_options(Vec::new(), Arc::clone(&WRITTEN), options)?
@@ -117,7 +142,7 @@ impl BatchWriter {
         };
         self.group_bytes += mem::take(&mut self.columns.bytes);
         writer.write(&self.columns.finish()?)?;
-        if self.group_bytes >= limits::ARCHIVE_GROUP_BYTES {
+        if self.group_bytes >= self.sizes.group_bytes {
             writer.flush()?;
             self.group_bytes = 0;
         }
@@ -125,7 +150,7 @@ impl BatchWriter {
     }
 }
 
-fn properties(tenant: &TenantId) -> Result<WriterProperties, ArchiveError> {
+fn properties(tenant: &TenantId, sizes: Sizes) -> Result<WriterProperties, ArchiveError> {
     let path = |name: &str| ColumnPath::from(name);
     let mut properties = WriterProperties::builder()
         .set_created_by(CREATED_BY.to_owned())
@@ -136,7 +161,7 @@ fn properties(tenant: &TenantId) -> Result<WriterProperties, ArchiveError> {
         ]))
         // Row groups end where this writer says.
         .set_max_row_group_row_count(None)
-        .set_data_page_size_limit(limits::ARCHIVE_PAGE_BYTES)
+        .set_data_page_size_limit(sizes.page_bytes)
         .set_dictionary_page_size_limit(limits::ARCHIVE_DICTIONARY_BYTES)
         .set_statistics_truncate_length(Some(64));
     for name in ["sequence", "timestamp", "timestamp_us", "received_at", "received_at_us"] {
@@ -149,7 +174,7 @@ fn properties(tenant: &TenantId) -> Result<WriterProperties, ArchiveError> {
         .set_column_encoding(path("event_id"), Encoding::DELTA_BYTE_ARRAY)
         // A reader must assume that each value of a page may be as long as the page (see the reader); and a lookup by
         // id unpacks one page.
-        .set_column_data_page_row_count_limit(path("event_id"), limits::ARCHIVE_CHUNK_ROWS);
+        .set_column_data_page_row_count_limit(path("event_id"), sizes.chunk_rows);
     // Nobody prunes by these, and their bounds would be most of the index.
     for name in ["payload", "metadata", "hash", "salt", "prev_hash", "content_digest", "redaction_policy"] {
         properties = properties.set_column_statistics_enabled(path(name), EnabledStatistics::None);
@@ -177,7 +202,7 @@ fn properties(tenant: &TenantId) -> Result<WriterProperties, ArchiveError> {
     for name in ["hash", "salt", "prev_hash", "content_digest"] {
         properties = properties
             .set_column_compression(path(name), Compression::UNCOMPRESSED)
-            .set_column_data_page_row_count_limit(path(name), 2 * limits::ARCHIVE_CHUNK_ROWS);
+            .set_column_data_page_row_count_limit(path(name), 2 * sizes.chunk_rows);
     }
     for name in ["event_id", "session_id"] {
         properties = properties

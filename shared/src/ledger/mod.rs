@@ -9,8 +9,8 @@ mod read;
 pub use append::{AppendError, Appended, IdempotencyKey};
 pub use export::Export;
 pub use read::{
-    EventFilter, EventPage, EventPosition, ListQuery, ReadError, ReadStats, SessionEvents, SessionPage,
-    SessionQuery, SessionVerdict,
+    Budget, EventFilter, EventPage, EventPosition, ListQuery, ReadError, ReadStats, SessionEvents,
+    SessionPage, SessionQuery, SessionVerdict,
 };
 
 use std::sync::Arc;

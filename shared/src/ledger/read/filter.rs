@@ -32,15 +32,35 @@ pub struct EventFilter {
 impl EventFilter {
     /// True if the event is asked for. Its session is not looked at: an [`EventRef`] does not know it.
     pub fn matches(&self, event: &EventRef<'_>) -> bool {
-        self.from.is_none_or(|from| event.timestamp >= from)
-            && self.to.is_none_or(|to| event.timestamp <= to)
-            && (self.severities.is_empty() || self.severities.contains(&event.severity))
-            && (self.event_types.is_empty() || self.event_types.iter().any(|t| t == event.event_type))
-            && (self.agents.is_empty() || self.agents.iter().any(|a| a == event.agent_id))
-            && self.search.as_deref().is_none_or(|text| match event.content {
-                Content::Kept { payload, .. } => contains(payload, text),
-                Content::Erased { .. } => text.is_empty(),
+        self.matches_time(event.timestamp)
+            && self.matches_severity(event.severity)
+            && self.matches_type(event.event_type)
+            && self.matches_agent(event.agent_id)
+            && self.matches_payload(match event.content {
+                Content::Kept { payload, .. } => Some(payload),
+                Content::Erased { .. } => None,
             })
+    }
+
+    pub(crate) fn matches_time(&self, time: Micros) -> bool {
+        self.from.is_none_or(|from| time >= from) && self.to.is_none_or(|to| time <= to)
+    }
+
+    pub(crate) fn matches_severity(&self, severity: Severity) -> bool {
+        self.severities.is_empty() || self.severities.contains(&severity)
+    }
+
+    pub(crate) fn matches_type(&self, event_type: &str) -> bool {
+        self.event_types.is_empty() || self.event_types.iter().any(|t| t == event_type)
+    }
+
+    pub(crate) fn matches_agent(&self, agent: &str) -> bool {
+        self.agents.is_empty() || self.agents.iter().any(|a| a == agent)
+    }
+
+    /// `None` is the payload of an erased event.
+    pub(crate) fn matches_payload(&self, payload: Option<&str>) -> bool {
+        self.search.as_deref().is_none_or(|text| payload.map_or(text.is_empty(), |p| contains(p, text)))
     }
 
     /// False if no event of the segment is asked for. Its session is not looked at.

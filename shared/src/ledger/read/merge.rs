@@ -9,7 +9,7 @@ use std::collections::{BTreeSet, BinaryHeap};
 
 use bytes::Bytes;
 
-use crate::event::{Content, Event, EventRef};
+use crate::event::Event;
 use crate::ids::{CommitId, Seq, SessionId, TenantId};
 use crate::ledger::Ledger;
 use crate::limits;
@@ -283,7 +283,7 @@ impl<'a> Merge<'a> {
                 {
                     continue;
                 }
-                self.candidates.insert(Candidate { rank, loaded: this, index, bytes: content_bytes(&event) });
+                self.candidates.insert(Candidate { rank, loaded: this, index, bytes: event.content.bytes() });
                 uses += 1;
                 if full && let Some(last) = self.candidates.pop_last() {
                     if last.loaded == this {
@@ -333,13 +333,5 @@ fn release(loaded: &mut [Loaded], index: usize) {
     loaded.uses -= 1;
     if loaded.uses == 0 {
         loaded.body = Bytes::new();
-    }
-}
-
-/// What an event weighs in a page.
-pub(super) fn content_bytes(event: &EventRef<'_>) -> usize {
-    match event.content {
-        Content::Kept { payload, metadata, .. } => payload.len() + metadata.len(),
-        Content::Erased { .. } => 0,
     }
 }

@@ -108,22 +108,24 @@ fn event_count(meta: &SegmentMeta) -> u64 {
 
 /// Bytes read so far, and how many may be.
 #[derive(Debug)]
-struct Budget {
+pub struct Budget {
     spent: u64,
     limit: u64,
 }
 
 impl Budget {
-    fn new(limit: u64) -> Self {
+    /// Nothing read yet.
+    pub fn new(limit: u64) -> Self {
         Self { spent: 0, limit }
     }
 
     /// True if so many more may be read. The first read always may: a budget must not stop what has not begun.
-    fn allows(&self, bytes: u64) -> bool {
+    pub fn allows(&self, bytes: u64) -> bool {
         self.spent == 0 || self.spent.saturating_add(bytes) <= self.limit
     }
 
-    fn spend(&mut self, bytes: u64) {
+    /// Counts what is read.
+    pub fn spend(&mut self, bytes: u64) {
         self.spent = self.spent.saturating_add(bytes);
     }
 

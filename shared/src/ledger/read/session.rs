@@ -7,7 +7,6 @@ use crate::limits;
 use crate::segment::SegmentMeta;
 use crate::store::Order;
 
-use super::merge::content_bytes;
 use super::{Place, READ_AHEAD, ReadError, event_count, open};
 
 /// A run of one session's events.
@@ -140,7 +139,7 @@ impl<'a> Run<'a> {
                 window.reverse();
             }
             for event in window {
-                let bytes = content_bytes(&event);
+                let bytes = event.content.bytes();
                 if !self.events.is_empty() && self.bytes + bytes > limits::PAGE_BYTES_MAX {
                     self.next = Some(event.sequence);
                     return Ok(true);

@@ -1,0 +1,312 @@
+//! Reads of a batch where it lies: by ranges, and as few of them as will do.
+//!
+//! The end of the object says where each page is and what it may hold. A question is asked in two steps: the columns
+//! that it is about, of the pages that may match; then all columns, of the pages with the rows that do.
+//!
+//! A range cannot be held against the SHA-256 of its object. What is shown instead: the hash of every event is computed
+//! from what was read of it, and one that differs is [`ColdError::Corrupt`], never an event. That nothing was left out
+//! is not shown (statistics may lie), nor that an event is in the log: that is the verifier's work. The bytes may be
+//! anybody's, and the limits of [`super::pages`] hold here too.
+
+mod columns;
+mod events;
+mod fetch;
+mod index;
+mod scan;
+#[cfg(test)]
+mod tests;
+
+pub use scan::{Candidate, Scan};
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parquet::bloom_filter::Sbbf;
+use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
+
+use self::columns::{Columns, Slab};
+use self::fetch::Fetched;
+use self::index::{EVENT_ID, Group, SEQUENCE, SESSION_ID};
+use super::ArchiveError;
+use super::reader::{TAIL_BYTES, check, guard};
+use crate::event::Event;
+use crate::ids::{EventId, Seq, SessionId, TenantId};
+use crate::ledger::{Budget, SessionEvents};
+use crate::limits;
+use crate::objects::{ObjectError, ObjectStore};
+use crate::store::Order;
+
+/// How a read of a batch ended, if not well.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum ColdError {
+    /// The answer needs more bytes than the budget has left.
+    #[error("the budget of bytes to read is spent")]
+    Budget,
+    /// Bytes that cannot be what was written.
+    #[error("corrupt at {key}: {why}")]
+    Corrupt {
+        /// Key of the object.
+        key: String,
+        /// What is wrong.
+        why: String,
+    },
+    /// The object cannot be read.
+    #[error(transparent)]
+    Object(#[from] ObjectError),
+}
+
+/// What reads of batches did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ColdStats {
+    /// Ranges asked for.
+    pub requests: u64,
+    /// Bytes of them.
+    pub bytes_read: u64,
+    /// Row groups that could not hold an answer.
+    pub row_groups_skipped: u64,
+    /// Pages that could not hold an answer, of the columns that a question is about.
+    pub pages_skipped: u64,
+    /// Rows that were looked at.
+    pub rows_scanned: u64,
+    /// Rows that were read whole.
+    pub rows_returned: u64,
+}
+
+/// What a read may cost, and what it did.
+#[derive(Debug)]
+pub struct Cost<'b> {
+    /// Asked before each read.
+    pub budget: &'b mut Budget,
+    /// Added to by each read.
+    pub stats: &'b mut ColdStats,
+}
+
+/// A batch in an archive.
+pub struct ColdFile {
+    objects: Arc<dyn ObjectStore>,
+    tenant: TenantId,
+    key: String,
+    metadata: ParquetMetaData,
+    groups: Vec<Group>,
+    /// The end of the object. Of a small batch it is all of it.
+    tail: Fetched,
+}
+
+impl std::fmt::Debug for ColdFile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ColdFile").field("key", &self.key).finish_non_exhaustive()
+    }
+}
+
+impl ColdFile {
+    /// Reads what the end of an object of `bytes` bytes says of the rest: one range, unless it is uncommonly long.
+    ///
+    /// # Errors
+    /// `Corrupt` if it is no batch, or has no page index; `Budget`; `Object`.
+    pub async fn open(
+        objects: Arc<dyn ObjectStore>,
+        tenant: &TenantId,
+        key: &str,
+        bytes: u64,
+        cost: &mut Cost<'_>,
+    ) -> Result<Self, ColdError> {
+        let corrupt = |error: ArchiveError| corrupt(key, error);
+        let from = bytes.saturating_sub(limits::COLD_TAIL_BYTES);
+        let mut tail = Fetched::default();
+        let mut have = from..bytes;
+        fetch::fetch(&*objects, key, vec![have.clone()], &mut tail, cost).await?;
+        let footer = footer(&tail, bytes).map_err(corrupt)?;
+        if footer.start < have.start {
+            fetch::fetch(&*objects, key, vec![footer.start..have.start], &mut tail, cost).await?;
+            have.start = footer.start;
+        }
+        let text = tail.join(&footer).ok_or_else(|| corrupt(cut_off()))?;
+        let (metadata, rows, indexes) = guard(|| {
+            let metadata = ParquetMetaDataReader::decode_metadata(&text)?;
+            let rows = check(&metadata)?;
+            let indexes = index::place(&metadata, footer.start)?;
+            Ok((metadata, rows, indexes))
+        })
+        .map_err(corrupt)?;
+        if indexes.start < have.start {
+            fetch::fetch(&*objects, key, vec![indexes.start..have.start], &mut tail, cost).await?;
+            have.start = indexes.start;
+        }
+        // One piece, so that whatever lies in it is found.
+        let whole = tail.join(&have).ok_or_else(|| corrupt(cut_off()))?;
+        let tail = Fetched::of(have.start, whole);
+        let groups = guard(|| index::groups(&metadata, &rows, &tail, footer.start)).map_err(corrupt)?;
+        Ok(Self { objects, tenant: tenant.clone(), key: key.to_owned(), metadata, groups, tail })
+    }
+
+    /// How many rows it says it has.
+    pub fn row_count(&self) -> u64 {
+        self.groups.last().map_or(0, |group| group.first_row + group.rows)
+    }
+
+    /// The event with this id, if it is here.
+    ///
+    /// # Errors
+    /// `Corrupt`; `Budget`; `Object`.
+    pub async fn by_id(&self, id: EventId, cost: &mut Cost<'_>) -> Result<Option<Event>, ColdError> {
+        let mut buffer = [0; 36];
+        let text = id.encode(&mut buffer);
+        let rows = self.groups.iter().map(|group| group.with_text(EVENT_ID, &[text])).collect();
+        let mut found = None;
+        for (group, rows) in self.may_hold(EVENT_ID, text, rows, cost).await? {
+            self.narrow(group, &rows, &[EVENT_ID], cost, |row, slab, at| {
+                if slab.bytes(EVENT_ID, at) == Some(text.as_bytes()) {
+                    found = found.or(Some(row));
+                }
+                Ok(())
+            })
+            .await?;
+            if let Some(row) = found {
+                return Ok(self.events(&[row], usize::MAX, cost).await?.pop());
+            }
+        }
+        Ok(None)
+    }
+
+    /// Up to `limit` events of a session from a sequence on, upwards or downwards, that sequence among them; fewer
+    /// rather than more than `bytes_max` of payload and metadata, but at least one. `next` is where this batch goes on.
+    ///
+    /// # Errors
+    /// `Corrupt`; `Budget`; `Object`.
+    pub async fn session(
+        &self,
+        session: &SessionId,
+        (from, order): (Seq, Order),
+        (limit, bytes_max): (usize, usize),
+        cost: &mut Cost<'_>,
+    ) -> Result<SessionEvents, ColdError> {
+        let from = from.get() as i64;
+        let wanted = match order {
+            Order::Asc => from..=i64::MAX,
+            Order::Desc => 0..=from,
+        };
+        let rows = self.groups.iter().map(|group| {
+            let rows = group.with_text(SESSION_ID, &[session.as_str()]);
+            index::both(&rows, &group.with_number(SEQUENCE, &wanted))
+        });
+        let rows = rows.collect();
+        let mut places: Vec<(i64, u64)> = Vec::new();
+        for (group, rows) in self.may_hold(SESSION_ID, session.as_str(), rows, cost).await? {
+            self.narrow(group, &rows, &[SESSION_ID, SEQUENCE], cost, |row, slab, at| {
+                let sequence = slab.number(SEQUENCE, at)?;
+                if slab.bytes(SESSION_ID, at) == Some(session.as_str().as_bytes())
+                    && wanted.contains(&sequence)
+                {
+                    places.push((sequence, row));
+                }
+                Ok(())
+            })
+            .await?;
+        }
+        places.sort_unstable();
+        if order == Order::Desc {
+            places.reverse();
+        }
+        let rows: Vec<u64> = places.iter().take(limit).map(|(_, row)| *row).collect();
+        let events = self.events(&rows, bytes_max, cost).await?;
+        let next = places.get(events.len()).and_then(|(sequence, _)| Seq::new(sequence.unsigned_abs()));
+        Ok(SessionEvents { events, next })
+    }
+
+    /// Those of the row groups whose bloom filter does not rule a value out, with the rows that may hold it.
+    async fn may_hold(
+        &self,
+        column: usize,
+        value: &str,
+        rows: Vec<Vec<Range<u64>>>,
+        cost: &mut Cost<'_>,
+    ) -> Result<Vec<(usize, Vec<Range<u64>>)>, ColdError> {
+        let mut left: Vec<_> = rows.into_iter().enumerate().filter(|(_, rows)| !rows.is_empty()).collect();
+        let bloom = |group: usize| self.groups[group].columns[column].bloom.clone();
+        let ranges = left.iter().filter_map(|(group, _)| bloom(*group)).collect();
+        let fetched = self.fetch(ranges, cost).await?;
+        let absent = |group: usize| -> Result<bool, ArchiveError> {
+            let Some(range) = bloom(group) else { return Ok(false) };
+            let bytes = fetched.get(&range).ok_or_else(cut_off)?;
+            Ok(!Sbbf::from_bytes(&bytes)?.check(value))
+        };
+        let mut kept = Vec::with_capacity(left.len());
+        for (group, rows) in left.drain(..) {
+            if !guard(|| absent(group)).map_err(|e| self.corrupt(e))? {
+                kept.push((group, rows));
+            }
+        }
+        cost.stats.row_groups_skipped += (self.groups.len() - kept.len()) as u64;
+        Ok(kept)
+    }
+
+    /// Reads some columns of some rows of a group: calls `each` with the row's number in the file, and where it stands.
+    async fn narrow(
+        &self,
+        group: usize,
+        rows: &[Range<u64>],
+        columns: &[usize],
+        cost: &mut Cost<'_>,
+        mut each: impl FnMut(u64, &Slab, usize) -> Result<(), ArchiveError>,
+    ) -> Result<(), ColdError> {
+        let this = &self.groups[group];
+        let (ranges, skipped) = this.pages_of(columns, rows);
+        cost.stats.pages_skipped += skipped;
+        let fetched = self.fetch(ranges, cost).await?;
+        let count = guard(|| {
+            let mut reader = Columns::of(&self.metadata, group, this, columns, &fetched)?;
+            let mut numbers = rows.iter().cloned().flatten();
+            let mut count = 0;
+            loop {
+                let together: Vec<u64> = numbers.by_ref().take(reader.rows_at_once()).collect();
+                if together.is_empty() {
+                    return Ok(count);
+                }
+                let slab = reader.take(&together)?;
+                count += together.len() as u64;
+                for (at, row) in together.iter().enumerate() {
+                    each(this.first_row + row, &slab, at)?;
+                }
+            }
+        });
+        cost.stats.rows_scanned += count.map_err(|e| self.corrupt(e))?;
+        // Decoding is work without a pause; let others have the thread in between.
+        tokio::task::yield_now().await;
+        Ok(())
+    }
+
+    async fn fetch(&self, ranges: Vec<Range<u64>>, cost: &mut Cost<'_>) -> Result<Fetched, ColdError> {
+        let mut fetched = self.tail.clone();
+        fetch::fetch(&*self.objects, &self.key, ranges, &mut fetched, cost).await?;
+        Ok(fetched)
+    }
+
+    fn corrupt(&self, error: impl std::fmt::Display) -> ColdError {
+        corrupt(&self.key, error)
+    }
+}
+
+fn corrupt(key: &str, error: impl std::fmt::Display) -> ColdError {
+    ColdError::Corrupt { key: key.to_owned(), why: error.to_string() }
+}
+
+fn cut_off() -> ArchiveError {
+    ArchiveError::Parquet("the object is shorter than it should be".into())
+}
+
+/// Where the footer is, by the last bytes of a file.
+fn footer(tail: &Fetched, file_bytes: u64) -> Result<Range<u64>, ArchiveError> {
+    const MAGIC: &[u8] = b"PAR1";
+    let end = file_bytes.checked_sub(TAIL_BYTES as u64).ok_or_else(cut_off)?;
+    let last: Bytes = tail.get(&(end..file_bytes)).ok_or_else(cut_off)?;
+    let (Some(length), Some(MAGIC)) = (last.first_chunk(), last.get(4..)) else {
+        return Err(ArchiveError::Parquet("its end is not a Parquet file's".into()));
+    };
+    let length = u64::from(u32::from_le_bytes(*length));
+    let limit = limits::ARCHIVE_FOOTER_BYTES_MAX;
+    if length > limit {
+        return Err(ArchiveError::TooLarge { what: "footer", limit, actual: length });
+    }
+    Ok(end.checked_sub(length).ok_or_else(cut_off)?..end)
+}
