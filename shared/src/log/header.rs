@@ -248,6 +248,7 @@ impl BatchHeader {
             key: self.key.clone(),
             bytes: self.bytes,
             blooms: [bytes(sessions), bytes(agents), bytes(types)],
+            hot_until: Micros::MIN,
             recorded: false,
         }
     }

@@ -96,6 +96,9 @@ pub struct BatchRecord {
     pub bytes: u64,
     /// Bloom filters over sessions, agents and types (docs/format.md, section 8).
     pub blooms: [Vec<u8>; 3],
+    /// Until when all its segments are hot at least: what is asked for before then is found without the archive.
+    /// [`Micros::MIN`] if that is not known, [`Micros::MAX`] if they never expire. Stands beside the record, not in it.
+    pub hot_until: Micros,
     /// True once everything that follows from it is written. Stands beside the record, not in it.
     pub recorded: bool,
 }
@@ -106,7 +109,7 @@ impl BatchRecord {
         self.first_leaf.saturating_add(self.count)
     }
 
-    /// Its record, without its number and `recorded`.
+    /// Its record, without its number and what stands beside it.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = vec![BATCH_VERSION];
         out.extend_from_slice(&self.header_hash);
@@ -130,7 +133,11 @@ impl BatchRecord {
     ///
     /// # Errors
     /// If it is not one.
-    pub fn decode(batch: u64, recorded: bool, bytes: &[u8]) -> Result<Self, Malformed> {
+    pub fn decode(
+        batch: u64,
+        (hot_until, recorded): (Micros, bool),
+        bytes: &[u8],
+    ) -> Result<Self, Malformed> {
         let mut cursor = Cursor(bytes);
         if cursor.byte()? != BATCH_VERSION {
             return Err(Malformed("an unknown version of the batch"));
@@ -147,6 +154,7 @@ impl BatchRecord {
             key: cursor.text()?.to_owned(),
             bytes: cursor.varint()?,
             blooms: [cursor.bytes()?.to_vec(), cursor.bytes()?.to_vec(), cursor.bytes()?.to_vec()],
+            hot_until,
             recorded,
         };
         cursor.end()?;
@@ -225,7 +233,7 @@ mod tests {
             (batch, first_leaf, count, bytes) in any::<(u64, u64, u64, u64)>(),
             hashes: ([u8; 32], [u8; 32]),
             times in (a_time(), a_time(), a_time()), commits in (a_commit(), a_commit()),
-            key in "[a-z/=é]{0,40}", blooms: [Vec<u8>; 3], recorded: bool,
+            key in "[a-z/=é]{0,40}", blooms: [Vec<u8>; 3], beside in (a_time(), any::<bool>()),
         ) {
             let record = BatchRecord {
                 batch,
@@ -239,19 +247,20 @@ mod tests {
                 key,
                 bytes,
                 blooms,
-                recorded,
+                hot_until: beside.0,
+                recorded: beside.1,
             };
             let encoded = record.encode();
-            prop_assert_eq!(BatchRecord::decode(batch, recorded, &encoded), Ok(record));
+            prop_assert_eq!(BatchRecord::decode(batch, beside, &encoded), Ok(record));
             for end in 0..encoded.len() {
-                prop_assert!(BatchRecord::decode(batch, recorded, &encoded[..end]).is_err());
+                prop_assert!(BatchRecord::decode(batch, beside, &encoded[..end]).is_err());
             }
         }
 
         #[test]
         fn no_bytes_panic(bytes: Vec<u8>) {
             let _ = Pointer::decode(&SessionId::parse("s").unwrap(), &bytes);
-            let _ = BatchRecord::decode(1, true, &bytes);
+            let _ = BatchRecord::decode(1, (Micros::MIN, true), &bytes);
         }
     }
 }

@@ -232,8 +232,8 @@ impl Listener for Hot<'_> {
             return Ok(());
         };
         let row = row.map_err(|e| stored(&e))?;
-        let recorded = row.recorded;
-        let expected = BatchRecord { recorded, ..header.record(hash) };
+        let (recorded, hot_until) = (row.recorded, row.hot_until);
+        let expected = BatchRecord { recorded, hot_until, ..header.record(hash) };
         if row != expected {
             let why = format!("the catalogue's batch {} is not what the archive's header says", row.batch);
             let mut finding = finding(Code::Derived, why);

@@ -15,6 +15,7 @@ use crate::log::header::{BatchHeader, Run};
 use crate::objects::ObjectStore;
 use crate::segment::Head;
 use crate::store::{BatchRecord, Pointer, SessionRecord};
+use crate::time::Micros;
 
 /// One thing that an archive says. Tenants come in the order of their bytes; of a tenant first its batches, by number,
 /// then its sessions, in the order of theirs, then its end.
@@ -188,7 +189,7 @@ fn decode(frame: &[u8]) -> Result<(TenantId, Found), Malformed> {
     let found = match kind {
         BATCH => {
             let number = cursor.varint()?;
-            let record = BatchRecord::decode(number, false, cursor.bytes()?)?;
+            let record = BatchRecord::decode(number, (Micros::MIN, false), cursor.bytes()?)?;
             let count = cursor.length(cursor.0.len())?;
             let mut runs = Vec::with_capacity(count);
             for _ in 0..count {

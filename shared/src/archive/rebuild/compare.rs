@@ -154,7 +154,12 @@ pub(super) async fn batches(
                 }
                 let known = store.batches(&tenant, record.batch - 1, 1).await?.into_iter().next();
                 if let Some(known) = known.filter(|known| known.batch == record.batch)
-                    && known != (BatchRecord { recorded: known.recorded, ..record.clone() })
+                    && known
+                        != (BatchRecord {
+                            recorded: known.recorded,
+                            hot_until: known.hot_until,
+                            ..record.clone()
+                        })
                 {
                     return differs(
                         record.batch,

@@ -7,7 +7,7 @@ use super::{Archiver, LogHead, RunError, damaged, staging};
 use crate::ids::TenantId;
 use crate::log::header::{BatchHeader, Run};
 use crate::segment::SegmentMeta;
-use crate::store::{Conflict, Pointer, SessionRecord, StoreError};
+use crate::store::{BatchRecord, Conflict, Pointer, SessionRecord, StoreError};
 use crate::time::Micros;
 
 /// Writes that are under way at once. On one machine those that meet share a transaction and its fsync.
@@ -25,8 +25,7 @@ impl Archiver {
         own: Option<Vec<Vec<SegmentMeta>>>,
     ) -> Result<(), RunError> {
         let header = &head.header;
-        self.catalogue(tenant, head).await?;
-        let expires_at = self.settings.hot_retention_ms.map(|ms| header.claimed_at.plus_ms(ms));
+        let expires_at = self.catalogue(tenant, head).await?;
         let own = own.map(|metas| metas.into_iter().map(Some).collect::<Vec<_>>());
         let metas = own.unwrap_or_else(|| vec![None; header.runs.len()]);
         let mut writes: Vec<BoxFuture<'_, Result<(), RunError>>> = Vec::with_capacity(header.runs.len());
@@ -39,10 +38,14 @@ impl Archiver {
         Ok(self.store().mark_recorded(tenant, header.batch).await?)
     }
 
-    async fn catalogue(&self, tenant: &TenantId, head: &LogHead) -> Result<(), RunError> {
-        let record = head.header.record(head.hash);
+    /// Writes the batch into the catalogue, and says when its segments expire: never, if `None`. What the catalogue said
+    /// first holds, whatever the settings say by now: readers lean on it.
+    async fn catalogue(&self, tenant: &TenantId, head: &LogHead) -> Result<Option<Micros>, RunError> {
+        let expires_at = self.settings.hot_retention_ms.map(|ms| head.header.claimed_at.plus_ms(ms));
+        let hot_until = expires_at.unwrap_or(Micros::MAX);
+        let record = BatchRecord { hot_until, ..head.header.record(head.hash) };
         match self.store().put_batch(tenant, &record).await {
-            Ok(()) => return Ok(()),
+            Ok(()) => return Ok(expires_at),
             Err(StoreError::Conflict(Conflict::Exists) | StoreError::Unknown { .. }) => {}
             Err(error) => return Err(error.into()),
         }
@@ -50,7 +53,12 @@ impl Archiver {
         let found =
             self.store().batches(tenant, number - 1, 1).await?.into_iter().find(|b| b.batch == number);
         match found {
-            Some(found) if found.header_hash == head.hash => Ok(()),
+            Some(found) if found.header_hash == head.hash => Ok(match found.hot_until {
+                // Nobody was told anything.
+                Micros::MIN => expires_at,
+                Micros::MAX => None,
+                at => Some(at),
+            }),
             Some(_) => Err(damaged(tenant, number, "the catalogue has another batch of this number")),
             None => {
                 let why = "the batch was not written into the catalogue".to_owned();

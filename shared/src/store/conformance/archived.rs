@@ -93,6 +93,7 @@ pub fn sample_batch(batch: u64, seed: u8) -> BatchRecord {
         key: format!("events/batch-{batch}-{seed}"),
         bytes: 1 << 40,
         blooms: [vec![seed; 8], vec![1, 2, 3], vec![0xff; 4000]],
+        hot_until: at.plus_ms(i64::from(seed)),
         recorded: false,
     }
 }
@@ -578,6 +579,7 @@ pub async fn batches_are_listed_in_order(store: &dyn Store) {
         let made = sample_batch(number, n as u8);
         let (hash, key, blooms) = (&found.header_hash, &found.key, &found.blooms);
         assert_eq!((hash, key, blooms), (&made.header_hash, &made.key, &made.blooms));
+        assert_eq!(found.hot_until, made.hot_until);
         assert_eq!((found.first_leaf, found.count, found.bytes), (made.first_leaf, made.count, made.bytes));
         assert!(!found.recorded);
     }

@@ -2,7 +2,7 @@
 
 use super::DynamoStore;
 use super::commit::{put_once, refused};
-use super::item::{Item, binary, corrupt, get_binary, get_text, key, number, text};
+use super::item::{Item, binary, corrupt, get_binary, get_text, get_time, key, number, text};
 use crate::aws::{Again, CallError, retried};
 use crate::ids::{Seq, SessionId, TenantId};
 use crate::store::keys::dynamo as keys;
@@ -17,6 +17,7 @@ pub(super) async fn put(
 ) -> Result<(), StoreError> {
     let mut item = key(keys::batches(tenant), keys::batch(batch.batch));
     item.insert("p".into(), binary(batch.encode()));
+    item.insert("h".into(), number(batch.hot_until.get()));
     put_once(store, item, Conflict::Exists).await
 }
 
@@ -44,8 +45,13 @@ pub(super) async fn mark_recorded(
 
 fn read(item: &Item) -> Result<BatchRecord, StoreError> {
     let number = keys::read_batch(get_text(item, "sk")?).ok_or_else(|| corrupt(item, "no batch's number"))?;
+    let hot_until = match item.contains_key("h") {
+        true => get_time(item, "h")?,
+        // Of before it was written down.
+        false => Micros::MIN,
+    };
     let recorded = item.contains_key("r");
-    BatchRecord::decode(number, recorded, get_binary(item, "p")?).map_err(|e| corrupt(item, e))
+    BatchRecord::decode(number, (hot_until, recorded), get_binary(item, "p")?).map_err(|e| corrupt(item, e))
 }
 
 /// See [`crate::store::Store::last_batch`].

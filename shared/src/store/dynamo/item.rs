@@ -12,6 +12,7 @@
 //! | `a` | the batch that a segment was archived in |
 //! | `q` | a pointer's sequence, which its condition compares |
 //! | `p` | a record: of a batch, of an idempotency key |
+//! | `h` | until when a batch's segments are hot, µs since 1970 |
 //! | `r` | there once a batch is recorded |
 //! | `ttl` | when the table may drop the item, s since 1970 |
 

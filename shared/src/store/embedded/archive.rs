@@ -59,7 +59,7 @@ impl Group<'_> {
                 if table.get(key.as_slice()).map_err(fail)?.is_some() {
                     return Ok(Err(StoreError::Conflict(Conflict::Exists)));
                 }
-                put(&mut table, &key, &[&[0], batch.encode().as_slice()].concat())?;
+                put(&mut table, &key, &records::encode_batch(batch))?;
                 Ok(Ok(1))
             }
             Archive::Recorded { tenant, batch } => {
@@ -67,7 +67,7 @@ impl Group<'_> {
                 let key = keys::batch(tenant, *batch);
                 let Some(mut value) = get(&table, &key)? else { return Ok(Err(StoreError::NotFound)) };
                 match value.first_mut() {
-                    Some(flag) => *flag = 1,
+                    Some(flags) => *flags |= records::RECORDED,
                     None => return Ok(Err(corrupt(tables::BATCHES, &key, "it is empty"))),
                 }
                 put(&mut table, &key, &value)?;

@@ -227,11 +227,7 @@ pub(super) fn open_segments(
 pub(super) fn decode_batch(key: &[u8], value: &[u8]) -> Result<BatchRecord, StoreError> {
     let damaged = |why: &str| corrupt(tables::BATCHES, key, why);
     let (_, number) = keys::read_batch(key).ok_or_else(|| damaged("not a batch's key"))?;
-    let (recorded, record) = match value {
-        [flag @ (0 | 1), record @ ..] => (*flag == 1, record),
-        _ => return Err(damaged("it does not say whether it is recorded")),
-    };
-    BatchRecord::decode(number, recorded, record).map_err(|e| damaged(e.0))
+    records::decode_batch(number, value).map_err(|e| damaged(e.0))
 }
 
 /// See [`crate::store::Store::last_batch`].

@@ -5,7 +5,7 @@ use crate::ids::{AgentId, CommitId, EventHash, Seq, SessionId, TenantId};
 use crate::limits;
 use crate::segment::Head;
 pub(super) use crate::store::derived::AgentRow;
-use crate::store::{AgentRecord, Idempotency, SessionRecord, TenantRecord};
+use crate::store::{AgentRecord, BatchRecord, Idempotency, SessionRecord, TenantRecord};
 use crate::summary::Summary;
 use crate::time::Micros;
 
@@ -54,6 +54,34 @@ pub(super) fn decode_session(session_id: SessionId, bytes: &[u8]) -> Result<Sess
     };
     cursor.end()?;
     Ok(record)
+}
+
+/// Of a batch's first byte: everything that follows from it is written.
+pub(super) const RECORDED: u8 = 1;
+/// Of a batch's first byte: until when it is hot stands behind it.
+const HOT_UNTIL: u8 = 2;
+
+/// A row of the catalogue, not recorded yet.
+pub(super) fn encode_batch(batch: &BatchRecord) -> Vec<u8> {
+    let mut out = vec![HOT_UNTIL];
+    out.extend_from_slice(&batch.hot_until.get().to_be_bytes());
+    out.extend_from_slice(&batch.encode());
+    out
+}
+
+/// Reads a row of the catalogue.
+pub(super) fn decode_batch(number: u64, bytes: &[u8]) -> Result<BatchRecord, Malformed> {
+    let mut cursor = Cursor(bytes);
+    let flags = cursor.byte()?;
+    if flags & !(RECORDED | HOT_UNTIL) != 0 {
+        return Err(Malformed("unknown flags of a batch"));
+    }
+    let mut hot_until = Micros::MIN;
+    if flags & HOT_UNTIL != 0 {
+        let at = Micros::new(i64::from_be_bytes(cursor.array()?));
+        hot_until = at.ok_or(Malformed("a time out of range"))?;
+    }
+    BatchRecord::decode(number, (hot_until, flags & RECORDED != 0), cursor.0)
 }
 
 /// An agent's record.

@@ -48,7 +48,7 @@ pub(super) const TENANTS: Definition = TableDefinition::new("tenants");
 pub(super) const OPEN: Definition = TableDefinition::new("open");
 /// Pointers of sessions.
 pub(super) const POINTERS: Definition = TableDefinition::new("pointers");
-/// The catalogue of batches: whether it is recorded (a byte), and the record.
+/// The catalogue of batches: what stands beside the record, and the record.
 pub(super) const BATCHES: Definition = TableDefinition::new("batches");
 /// Archived segments by the time at which they expire: nothing.
 pub(super) const EXPIRY: Definition = TableDefinition::new("expiry");

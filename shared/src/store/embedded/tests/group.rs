@@ -102,6 +102,7 @@ fn a_batch(id: CommitId) -> BatchRecord {
         key: "events/batch".into(),
         bytes: 7,
         blooms: Default::default(),
+        hot_until: Micros::MAX,
         recorded: false,
     }
 }
