@@ -2,7 +2,6 @@
 //!
 //! The one-process server has flags and a file as well; see `cli/src/settings.rs`.
 
-#[cfg(feature = "archive")]
 use crate::limits;
 
 /// What is wrong with the settings, in words that say how to mend it.
@@ -135,7 +134,6 @@ impl AwsConfig {
 }
 
 /// When the archiver runs, and what it does then.
-#[cfg(feature = "archive")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ArchiveConfig {
     /// `QUIPU_ARCHIVE_INTERVAL`: how often to look for work, ms; `None` (`off`): only when asked. Default 60 s.
@@ -145,7 +143,6 @@ pub struct ArchiveConfig {
     pub settings: crate::archive::ArchiveSettings,
 }
 
-#[cfg(feature = "archive")]
 impl ArchiveConfig {
     /// Reads variables from anywhere.
     ///
@@ -186,7 +183,7 @@ impl ArchiveConfig {
 }
 
 /// Where the archiver on AWS writes.
-#[cfg(all(feature = "archive", feature = "s3"))]
+#[cfg(feature = "s3")]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ArchiverConfig {
     /// `QUIPU_ARCHIVE_BUCKET`: the bucket of the archive.
@@ -198,7 +195,7 @@ pub struct ArchiverConfig {
     pub lock: Option<crate::objects::Lock>,
 }
 
-#[cfg(all(feature = "archive", feature = "s3"))]
+#[cfg(feature = "s3")]
 impl ArchiverConfig {
     /// Reads variables from anywhere.
     ///
@@ -267,11 +264,9 @@ impl ArchiverConfig {
 }
 
 /// How often the archiver looks for work, ms: a minute.
-#[cfg(feature = "archive")]
 const ARCHIVE_INTERVAL_MS: i64 = 60 * 1000;
 
 /// `90s`, `15m`, `12h`, `7d` in ms; at least a second, at most a hundred years.
-#[cfg(feature = "archive")]
 fn parse_duration_ms(text: &str) -> Option<i64> {
     let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
     let unit_ms = match unit {
@@ -286,7 +281,6 @@ fn parse_duration_ms(text: &str) -> Option<i64> {
 }
 
 /// `64MB`, `500kB` or bytes; at least 1, at most 1 GB: a batch is made in memory.
-#[cfg(feature = "archive")]
 fn parse_bytes(text: &str) -> Option<u64> {
     let units = [("kB", 1000), ("MB", 1_000_000), ("GB", 1_000_000_000)];
     let (number, unit) = units
@@ -322,7 +316,6 @@ mod tests {
         assert!(read(&[("QUIPU_TABLE", "a b"), ("QUIPU_SEAL_KEY", "k")]).is_err());
     }
 
-    #[cfg(feature = "archive")]
     #[test]
     fn the_archive_has_durations_and_sizes_with_units() {
         let read = |set: &[(&str, &str)]| {

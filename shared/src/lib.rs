@@ -1,6 +1,5 @@
 //! The Quipu ledger: the event, its chain, the stores, the proofs. ARCHITECTURE.md is the map.
 
-#[cfg(feature = "archive")]
 pub mod archive;
 pub mod auth;
 #[cfg(feature = "aws")]

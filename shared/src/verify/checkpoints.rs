@@ -44,7 +44,6 @@ impl GivenCheckpoint {
     }
 
     /// Tenant and tree size that it names, if it names any. Nothing is verified.
-    #[cfg(feature = "archive")]
     pub(super) fn claim(&self) -> Option<(TenantId, u64)> {
         let note = self.note.as_ref().ok()?;
         let text = &note[..=note.rfind("\n\n")?];

@@ -88,7 +88,6 @@ fn check(
         }
         work.run();
     });
-    #[cfg_attr(not(feature = "archive"), allow(unused_mut, reason = "only an archive adds to it"))]
     let mut done = work.done.into_inner().unwrap_or_else(PoisonError::into_inner);
     done.tell(report);
     if let Some((_, finding)) = done.failure {
@@ -101,14 +100,8 @@ fn check(
         );
         return Err(failed(Bad::new(Code::Unreadable, why)));
     }
-    #[cfg(feature = "archive")]
     let unfinished =
         super::archived::check(&dir, &inspector, keys.as_ref().ok(), options, &mut done.wanted, report)?;
-    #[cfg(not(feature = "archive"))]
-    let unfinished = {
-        report.notes.push("The archive was not checked: this program is built without it.".to_owned());
-        None
-    };
 
     let mut misfit = None;
     inspector

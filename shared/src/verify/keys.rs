@@ -95,7 +95,6 @@ impl Keys {
     }
 
     /// The log keys.
-    #[cfg(feature = "archive")]
     pub(super) fn chain(&self) -> &KeyChain {
         &self.chain
     }

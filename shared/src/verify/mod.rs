@@ -5,9 +5,8 @@
 //! VALID. The rules are those of docs/format.md, sections 5 and 8, which the verifier in tests/verifier follows too. Nothing
 //! here writes, and nothing trusts what it reads: bytes from outside end in a verdict, never in a panic.
 
-#[cfg(feature = "archive")]
 mod archive;
-#[cfg(all(feature = "archive", feature = "embedded"))]
+#[cfg(feature = "embedded")]
 mod archived;
 mod bundle;
 mod checkpoints;
@@ -20,12 +19,10 @@ mod report;
 pub mod samples;
 #[cfg(feature = "embedded")]
 mod session;
-#[cfg(feature = "archive")]
 mod survey;
 #[cfg(test)]
 mod tests;
 
-#[cfg(feature = "archive")]
 pub use archive::verify_archive;
 pub use bundle::{verify_bundle, verify_bundle_file};
 pub use checkpoints::{GivenCheckpoint, read_checkpoint};
@@ -33,7 +30,6 @@ pub use checkpoints::{GivenCheckpoint, read_checkpoint};
 pub use data_dir::verify_data_dir;
 pub use receipts::{GivenReceipt, read_receipts};
 pub use report::{Code, Finding, LogReport, Report, Verdict};
-#[cfg(feature = "archive")]
 pub use survey::{Found, Survey};
 
 use std::fs::File;

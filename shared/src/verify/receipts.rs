@@ -41,13 +41,11 @@ impl GivenReceipt {
     }
 
     /// The note itself.
-    #[cfg(feature = "archive")]
     pub(super) fn note(&self) -> &str {
         &self.note
     }
 
     /// What is wrong with it already.
-    #[cfg(feature = "archive")]
     pub(super) fn problem(&self) -> Option<&str> {
         self.problem.as_deref()
     }
@@ -208,7 +206,6 @@ impl Wanted {
     }
 
     /// As [`Wanted::of`], to look at.
-    #[cfg(any(feature = "embedded", feature = "archive"))]
     pub(super) fn get(
         &self,
         tenant: &TenantId,

@@ -2,18 +2,14 @@
 //!
 //! Keys, salts and ids come from the seed alone, so that a bundle can be kept in a file and compared.
 
-#[cfg(feature = "archive")]
 pub mod archived;
 mod logged;
-#[cfg(feature = "archive")]
 pub mod parquet;
 mod tamper;
-#[cfg(feature = "archive")]
 mod tamper_archive;
 
 pub use logged::{Logged, logged, tampered_logged_bundles};
 pub use tamper::{Tampered, tampered_bundles};
-#[cfg(feature = "archive")]
 pub use tamper_archive::{TamperedArchive, tampered_archives};
 
 use crate::bundle;

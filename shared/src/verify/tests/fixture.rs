@@ -84,7 +84,6 @@ impl Fixture {
     }
 
     /// Archives everything; what is archived expires after so many ms.
-    #[cfg(feature = "archive")]
     pub(super) async fn archive(&self, hot_retention_ms: Option<i64>) {
         use crate::archive::{ArchiveSettings, Archiver, Close};
         use crate::log::signer::LocalSigner;
@@ -100,7 +99,6 @@ impl Fixture {
     }
 
     /// Lets an hour pass, and sweeps what has expired. Says how many segments that were.
-    #[cfg(feature = "archive")]
     pub(super) async fn expire(&self) -> usize {
         use crate::clock::Clock as _;
         self.clock.advance_ms(3_600_000);

@@ -1,8 +1,8 @@
 //! The tamper matrix and what holds of every verdict.
 
-#[cfg(all(feature = "embedded", feature = "archive"))]
+#[cfg(feature = "embedded")]
 mod archived;
-#[cfg(all(feature = "embedded", feature = "archive"))]
+#[cfg(feature = "embedded")]
 mod archives;
 mod bundles;
 #[cfg(feature = "embedded")]
