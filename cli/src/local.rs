@@ -101,7 +101,8 @@ pub(crate) async fn app(
         ledger.ensure_default_tenant().await.context("cannot make the tenant default")?;
     }
     let bootstrap_secret = admission.bootstrap_secret;
-    Ok(Arc::new(App { ledger: Arc::new(ledger), gate, bootstrap_secret, objects }))
+    let ledger = Arc::new(ledger.with_archive(objects.clone()));
+    Ok(Arc::new(App { ledger, gate, bootstrap_secret, objects }))
 }
 
 /// Every route of the ledger.

@@ -123,12 +123,12 @@ impl AwsConfig {
 
         let connection = crate::aws::Connection::from_env()?;
         let clock = Arc::new(crate::clock::SystemClock);
-        let ledger = Arc::new(self.ledger(&connection, clock.clone()));
+        let objects = self.objects(&connection);
+        let ledger = Arc::new(self.ledger(&connection, clock.clone()).with_archive(objects.clone()));
         let gate = crate::auth::Gate::new(ledger.store().clone(), clock, crate::auth::AuthMode::Required);
         // Never without one: a secret that nobody knows, where none is set.
         let nobodys = || crate::ids::hex(&crate::random::bytes::<32>());
         let bootstrap_secret = Some(self.bootstrap_secret.clone().unwrap_or_else(nobodys));
-        let objects = self.objects(&connection);
         Ok(Arc::new(crate::http::App { ledger, gate, bootstrap_secret, objects }))
     }
 }

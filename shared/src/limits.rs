@@ -255,6 +255,13 @@ pub const OBJECT_REQUESTS_MAX: usize = 16;
 /// Bytes of a batch's end that are read first: footer, page index and bloom filters.
 pub const COLD_TAIL_BYTES: u64 = 192 * 1024;
 
+/// Bytes of catalogue records and their bloom filters that a process keeps: some 10,000 batches. More of one tenant
+/// alone are kept all the same.
+pub const COLD_CATALOGUE_BYTES_MAX: usize = 32 * 1024 * 1024;
+
+/// Bytes of opened batches (page indexes, footers) that a process keeps: some hundred batches, or a thousand small ones.
+pub const COLD_FILES_BYTES_MAX: usize = 64 * 1024 * 1024;
+
 /// Bytes between two parts of a batch that are read rather than asked around.
 pub const COLD_GAP_BYTES: u64 = 512 * 1024;
 

@@ -1,5 +1,6 @@
 //! The archive: batches of events as Parquet, and the archiver that makes them (docs/format.md, section 8).
 
+#[allow(clippy::single_range_in_vec_init, reason = "lists of ranges are what it is about")]
 mod cold;
 mod derived;
 mod error;
@@ -14,7 +15,9 @@ mod settled;
 mod tests;
 mod writer;
 
-pub use cold::{Candidate, ColdError, ColdFile, ColdStats, Cost, Scan};
+pub use cold::{
+    Batch, Batches, Candidate, Catalogue, ColdError, ColdFile, ColdSession, ColdStats, Cost, HotRanges, Scan,
+};
 pub use derived::Derived;
 pub use error::ArchiveError;
 pub use reader::BatchReader;

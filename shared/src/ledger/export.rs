@@ -7,8 +7,11 @@
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
+use crate::archive::ColdStats;
 use crate::bundle;
+use crate::event::EventRef;
 use crate::ids::{Seq, SessionId, TenantId};
+use crate::limits;
 use crate::log::checkpoint::Checkpoint;
 use crate::log::header::BatchHeader;
 use crate::log::{LogError, LogReader};
@@ -238,26 +241,66 @@ impl Export {
                 store.segments(&self.tenant, session, run.next, Order::Asc, SEGMENTS_AHEAD).await?.into();
         }
         let meta = run.metas.pop_front().filter(|meta| meta.first == run.next);
-        let meta = meta.ok_or_else(|| corrupt(&"no segment begins here, though the session goes on"))?;
-        let body = store.body(&self.tenant, session, meta.first).await?;
+        let body = match &meta {
+            Some(meta) => match store.body(&self.tenant, session, meta.first).await {
+                Err(StoreError::NotFound) => None,
+                read => Some(read?),
+            },
+            None => None,
+        };
+        let Some(body) = body else { return self.archived(run, out).await };
         let view = self.reader.open(&body).map_err(|e| corrupt(&e))?;
         for event in view.events() {
             let event = event.map_err(|e| corrupt(&e))?;
             if event.sequence > run.standing.sequence {
                 break;
             }
-            if event.sequence != run.next {
-                return Err(corrupt(&"the segment holds other sequences than it says"));
-            }
-            if event.sequence == run.standing.sequence && event.hash != run.standing.hash {
-                return Err(corrupt(&"the session's head and its last event have different hashes"));
-            }
-            bundle::push_event(out, &event);
             self.event_count += 1;
-            run.next = event.sequence.checked_add(1).ok_or_else(|| corrupt(&"a sequence past 2^63"))?;
+            push(run, &event, out).map_err(|why| corrupt(&why))?;
         }
         Ok(())
     }
+
+    /// Appends events of the run that are not hot.
+    async fn archived(&mut self, run: &mut Run, out: &mut String) -> Result<(), ReadError> {
+        let session = &run.standing.session_id;
+        let corrupt = |why: &str| {
+            let key = format!("tenant {} session {session} sequence {}", self.tenant, run.next);
+            ReadError::Corrupt { key, why: why.to_owned() }
+        };
+        // What was listed may be above what is missing.
+        run.metas.clear();
+        let pointer = self.ledger.archived_at(&self.tenant, session, run.next).await?;
+        let pointer = pointer.ok_or_else(|| corrupt("no segment begins here, though the session goes on"))?;
+        let (from, at_once) = ((run.next, Order::Asc), (limits::PAGE_EVENTS_MAX, limits::PAGE_BYTES_MAX));
+        let stats = &mut ColdStats::default();
+        let page = self.ledger.archived_events(&self.tenant, &pointer, from, at_once, stats).await?;
+        let last = run.standing.sequence;
+        for event in page.events.iter().take_while(|event| event.sequence <= last) {
+            self.event_count += 1;
+            push(run, &event.as_ref(), out).map_err(|why| ReadError::Corrupt {
+                key: format!(
+                    "tenant {} session {} sequence {}",
+                    self.tenant, event.session_id, event.sequence
+                ),
+                why: why.to_owned(),
+            })?;
+        }
+        Ok(())
+    }
+}
+
+/// Appends the next event of a run.
+fn push(run: &mut Run, event: &EventRef<'_>, out: &mut String) -> Result<(), &'static str> {
+    if event.sequence != run.next {
+        return Err("what is stored here is another sequence");
+    }
+    if event.sequence == run.standing.sequence && event.hash != run.standing.hash {
+        return Err("the session's head and its last event have different hashes");
+    }
+    bundle::push_event(out, event);
+    run.next = event.sequence.checked_add(1).ok_or("a sequence past 2^63")?;
+    Ok(())
 }
 
 #[cfg(test)]

@@ -19,10 +19,12 @@ use std::sync::atomic::AtomicI64;
 use async_trait::async_trait;
 use tokio::sync::OnceCell;
 
+use crate::archive::Catalogue;
 use crate::clock::Clock;
 use crate::ids::TenantId;
 use crate::log::identity::IdentityFile;
 use crate::note::{NoteSigner, VerifierKey};
+use crate::objects::ObjectStore;
 use crate::store::{Conflict, Store, StoreError, TenantRecord};
 
 /// The public half of a deployment's keys, and what signs its promises.
@@ -57,6 +59,8 @@ pub struct Ledger {
     pub(crate) identity: OnceCell<Identity>,
     source: Option<Arc<dyn IdentitySource>>,
     heads: heads::Heads,
+    /// Its archive, for what is not hot any more.
+    cold: Catalogue,
     /// When it was last seen that the ledger is open, ms since 1970; 0: not yet.
     seen_open: AtomicI64,
 }
@@ -83,8 +87,15 @@ impl Ledger {
         identity: OnceCell<Identity>,
         source: Option<Arc<dyn IdentitySource>>,
     ) -> Self {
-        let (heads, seen_open) = (heads::Heads::default(), AtomicI64::new(0));
-        Self { store, clock, identity, source, heads, seen_open }
+        let (heads, cold) = (heads::Heads::default(), Catalogue::new(None));
+        Self { store, clock, identity, source, heads, cold, seen_open: AtomicI64::new(0) }
+    }
+
+    /// The same with its archive, which has what is not hot any more. Without one, a read that would need it fails.
+    #[must_use]
+    pub fn with_archive(mut self, objects: Option<Arc<dyn ObjectStore>>) -> Self {
+        self.cold = Catalogue::new(objects);
+        self
     }
 
     /// Writes the tenant `default` if it is not there: every ledger has one.

@@ -236,6 +236,15 @@ impl Group {
     }
 }
 
+/// About how many bytes the row groups take in memory: places and, of most columns, bounds of each page.
+pub(super) fn weight(groups: &[Group]) -> usize {
+    const BOUNDS: usize = 100;
+    let pages = |column: &Column| {
+        column.pages.len() * (size_of::<Page>() + column.bounds.as_ref().map_or(0, |_| BOUNDS))
+    };
+    groups.iter().flat_map(|group| &group.columns).map(|column| size_of::<Column>() + pages(column)).sum()
+}
+
 /// The rows that are in both, each in order.
 pub(super) fn both(a: &[Range<u64>], b: &[Range<u64>]) -> Vec<Range<u64>> {
     let (mut i, mut j) = (0, 0);

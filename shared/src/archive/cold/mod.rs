@@ -8,6 +8,7 @@
 //! is not shown (statistics may lie), nor that an event is in the log: that is the verifier's work. The bytes may be
 //! anybody's, and the limits of [`super::pages`] hold here too.
 
+mod catalogue;
 mod columns;
 mod events;
 mod fetch;
@@ -16,9 +17,10 @@ mod scan;
 #[cfg(test)]
 mod tests;
 
-pub use scan::{Candidate, Scan};
+pub use catalogue::{Batch, Batches, Catalogue};
+pub use scan::{Candidate, HotRanges, Scan};
 
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -32,7 +34,7 @@ use super::ArchiveError;
 use super::reader::{TAIL_BYTES, check, guard};
 use crate::event::Event;
 use crate::ids::{EventId, Seq, SessionId, TenantId};
-use crate::ledger::{Budget, SessionEvents};
+use crate::ledger::Budget;
 use crate::limits;
 use crate::objects::{ObjectError, ObjectStore};
 use crate::store::Order;
@@ -73,13 +75,36 @@ pub struct ColdStats {
     pub rows_returned: u64,
 }
 
+impl ColdStats {
+    /// Adds what other reads did.
+    pub fn add(&mut self, other: &Self) {
+        self.requests += other.requests;
+        self.bytes_read += other.bytes_read;
+        self.row_groups_skipped += other.row_groups_skipped;
+        self.pages_skipped += other.pages_skipped;
+        self.rows_scanned += other.rows_scanned;
+        self.rows_returned += other.rows_returned;
+    }
+}
+
 /// What a read may cost, and what it did.
 #[derive(Debug)]
 pub struct Cost<'b> {
     /// Asked before each read.
-    pub budget: &'b mut Budget,
+    pub budget: &'b Budget,
     /// Added to by each read.
     pub stats: &'b mut ColdStats,
+}
+
+/// What a batch has of a session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ColdSession {
+    /// The events that were asked for, in order.
+    pub events: Vec<Event>,
+    /// Where this batch goes on; `None` if it has no more in that direction.
+    pub next: Option<Seq>,
+    /// First and last of all its sequences, if it has any.
+    pub held: Option<RangeInclusive<Seq>>,
 }
 
 /// A batch in an archive.
@@ -140,6 +165,11 @@ impl ColdFile {
         Ok(Self { objects, tenant: tenant.clone(), key: key.to_owned(), metadata, groups, tail })
     }
 
+    /// About how many bytes it takes in memory.
+    pub(super) fn weight(&self) -> usize {
+        size_of::<Self>() + self.metadata.memory_size() + index::weight(&self.groups) + self.tail.bytes()
+    }
+
     /// How many rows it says it has.
     pub fn row_count(&self) -> u64 {
         self.groups.last().map_or(0, |group| group.first_row + group.rows)
@@ -169,8 +199,8 @@ impl ColdFile {
         Ok(None)
     }
 
-    /// Up to `limit` events of a session from a sequence on, upwards or downwards, that sequence among them; fewer
-    /// rather than more than `bytes_max` of payload and metadata, but at least one. `next` is where this batch goes on.
+    /// Up to `limit` events of a session from a sequence on, upwards or downwards, if that sequence is here; fewer rather
+    /// than more than `bytes_max` of payload and metadata, but at least one.
     ///
     /// # Errors
     /// `Corrupt`; `Budget`; `Object`.
@@ -180,38 +210,42 @@ impl ColdFile {
         (from, order): (Seq, Order),
         (limit, bytes_max): (usize, usize),
         cost: &mut Cost<'_>,
-    ) -> Result<SessionEvents, ColdError> {
-        let from = from.get() as i64;
-        let wanted = match order {
-            Order::Asc => from..=i64::MAX,
-            Order::Desc => 0..=from,
-        };
-        let rows = self.groups.iter().map(|group| {
+    ) -> Result<ColdSession, ColdError> {
+        let mut places: Vec<(Seq, u64)> = Vec::new();
+        for (index, group) in self.groups.iter().enumerate() {
+            // Rows are sorted by session: the page index says more than a bloom filter, and is at hand.
             let rows = group.with_text(SESSION_ID, &[session.as_str()]);
-            index::both(&rows, &group.with_number(SEQUENCE, &wanted))
-        });
-        let rows = rows.collect();
-        let mut places: Vec<(i64, u64)> = Vec::new();
-        for (group, rows) in self.may_hold(SESSION_ID, session.as_str(), rows, cost).await? {
-            self.narrow(group, &rows, &[SESSION_ID, SEQUENCE], cost, |row, slab, at| {
-                let sequence = slab.number(SEQUENCE, at)?;
-                if slab.bytes(SESSION_ID, at) == Some(session.as_str().as_bytes())
-                    && wanted.contains(&sequence)
-                {
-                    places.push((sequence, row));
+            if rows.is_empty() {
+                cost.stats.row_groups_skipped += 1;
+                continue;
+            }
+            self.narrow(index, &rows, &[SESSION_ID, SEQUENCE], cost, |row, slab, at| {
+                if slab.bytes(SESSION_ID, at) == Some(session.as_str().as_bytes()) {
+                    let sequence = u64::try_from(slab.number(SEQUENCE, at)?).ok().and_then(Seq::new);
+                    let bad = || ArchiveError::Parquet("sequence is out of range".into());
+                    places.push((sequence.ok_or_else(bad)?, row));
                 }
                 Ok(())
             })
             .await?;
         }
         places.sort_unstable();
-        if order == Order::Desc {
-            places.reverse();
+        let ends = places.first().zip(places.last());
+        let held = ends.map(|((first, _), (last, _))| *first..=*last);
+        match order {
+            Order::Asc => drop(places.drain(..places.partition_point(|(sequence, _)| *sequence < from))),
+            Order::Desc => {
+                places.truncate(places.partition_point(|(sequence, _)| *sequence <= from));
+                places.reverse();
+            }
+        }
+        if !held.as_ref().is_some_and(|held| held.contains(&from)) {
+            return Ok(ColdSession { events: Vec::new(), next: None, held });
         }
         let rows: Vec<u64> = places.iter().take(limit).map(|(_, row)| *row).collect();
         let events = self.events(&rows, bytes_max, cost).await?;
-        let next = places.get(events.len()).and_then(|(sequence, _)| Seq::new(sequence.unsigned_abs()));
-        Ok(SessionEvents { events, next })
+        let next = places.get(events.len()).map(|(sequence, _)| *sequence);
+        Ok(ColdSession { events, next, held })
     }
 
     /// Those of the row groups whose bloom filter does not rule a value out, with the rows that may hold it.

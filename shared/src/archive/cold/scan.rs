@@ -1,12 +1,16 @@
 //! What a filter asks of a batch, as places in a list: no event is read whole for them.
 
+use std::collections::HashMap;
 use std::ops::RangeInclusive;
 
+use super::columns::Slab;
 use super::events::runs;
-use super::index::{AGENT_ID, EVENT_ID, EVENT_TYPE, Group, PAYLOAD, SESSION_ID, SEVERITY, TIMESTAMP, both};
+use super::index::{
+    AGENT_ID, EVENT_ID, EVENT_TYPE, Group, PAYLOAD, SEQUENCE, SESSION_ID, SEVERITY, TIMESTAMP, both,
+};
 use super::{ColdError, ColdFile, Cost};
 use crate::archive::ArchiveError;
-use crate::ids::{EventId, Severity};
+use crate::ids::{EventId, Seq, SessionId, Severity};
 use crate::ledger::{EventFilter, EventPosition};
 use crate::store::Order;
 use crate::time::Micros;
@@ -54,13 +58,6 @@ impl Best {
         self.found.truncate(self.limit.saturating_add(1));
     }
 
-    fn push(&mut self, candidate: Candidate) {
-        self.found.push(candidate);
-        if self.found.len() / 2 > self.limit {
-            self.sort();
-        }
-    }
-
     /// The times that a candidate may have.
     fn times(&mut self, filter: &EventFilter) -> RangeInclusive<i64> {
         self.sort();
@@ -72,6 +69,27 @@ impl Best {
         low = low.max(first.unwrap_or(i64::MIN));
         high = high.min(last.unwrap_or(i64::MAX));
         low..=high
+    }
+}
+
+/// Sequences of sessions that are found elsewhere.
+#[derive(Debug, Default)]
+pub struct HotRanges(HashMap<Box<[u8]>, Vec<RangeInclusive<i64>>>);
+
+impl HotRanges {
+    /// Adds those from `first` to `last`.
+    pub fn add(&mut self, session: &SessionId, first: Seq, last: Seq) {
+        let range = first.get() as i64..=last.get() as i64;
+        self.0.entry(session.as_str().as_bytes().into()).or_default().push(range);
+    }
+
+    /// True if there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    fn holds(&self, session: &[u8], sequence: i64) -> bool {
+        self.0.get(session).is_some_and(|ranges| ranges.iter().any(|range| range.contains(&sequence)))
     }
 }
 
@@ -88,7 +106,26 @@ impl ColdFile {
     ) -> Result<Scan, ColdError> {
         let mut best = Best { order, after, limit, found: Vec::new() };
         for index in 0..self.groups.len() {
-            self.scan_group(filter, index, &mut best, cost).await?;
+            let times = best.times(filter);
+            let mut hits: Vec<Candidate> = Vec::new();
+            self.matching((filter, &times), index, &[EVENT_ID], cost, |row, slab, at| {
+                let timestamp = Micros::new(slab.number(TIMESTAMP, at)?).ok_or_else(|| bad("timestamp"))?;
+                let event_id = EventId::parse(slab.text(EVENT_ID, at)?).map_err(|_| bad("event_id"))?;
+                let candidate = Candidate { position: EventPosition { timestamp, event_id }, row };
+                if best.after.is_none_or(|after| best.before(after, candidate.position)) {
+                    hits.push(candidate);
+                }
+                Ok(())
+            })
+            .await?;
+            if filter.asks_for_text() {
+                let rows: Vec<u64> = hits.iter().map(|hit| hit.row).collect();
+                let mut hits = hits.iter();
+                self.search(filter, &rows, cost, |row| best.found.extend(hits.find(|hit| hit.row == row)))
+                    .await?;
+            } else {
+                best.found.append(&mut hits);
+            }
         }
         best.sort();
         let more = best.found.len() > limit;
@@ -96,36 +133,69 @@ impl ColdFile {
         Ok(Scan { candidates: best.found, more })
     }
 
-    async fn scan_group(
+    /// How many events a filter asks for, but for those that are found elsewhere.
+    ///
+    /// # Errors
+    /// `Corrupt`; `Budget`; `Object`.
+    pub async fn count(
         &self,
         filter: &EventFilter,
-        index: usize,
-        best: &mut Best,
+        elsewhere: &HotRanges,
         cost: &mut Cost<'_>,
+    ) -> Result<u64, ColdError> {
+        let times = filter.from.map_or(i64::MIN, Micros::get)..=filter.to.map_or(i64::MAX, Micros::get);
+        let places: &[usize] = if elsewhere.is_empty() { &[] } else { &[SESSION_ID, SEQUENCE] };
+        let mut total = 0;
+        for index in 0..self.groups.len() {
+            let mut rows: Vec<u64> = Vec::new();
+            self.matching((filter, &times), index, places, cost, |row, slab, at| {
+                let known = !elsewhere.is_empty()
+                    && elsewhere.holds(slab.text(SESSION_ID, at)?.as_bytes(), slab.number(SEQUENCE, at)?);
+                if !known {
+                    rows.push(row);
+                }
+                Ok(())
+            })
+            .await?;
+            if filter.asks_for_text() {
+                self.search(filter, &rows, cost, |_| total += 1).await?;
+            } else {
+                total += rows.len() as u64;
+            }
+        }
+        Ok(total)
+    }
+
+    /// Calls `each` with the rows of a group that a filter asks for, whatever their text, and that are of a time; with
+    /// the columns that it was judged by, and some more.
+    async fn matching(
+        &self,
+        (filter, times): (&EventFilter, &RangeInclusive<i64>),
+        index: usize,
+        more: &[usize],
+        cost: &mut Cost<'_>,
+        mut each: impl FnMut(u64, &Slab, usize) -> Result<(), ArchiveError>,
     ) -> Result<(), ColdError> {
-        let group = &self.groups[index];
-        let times = best.times(filter);
-        let rows = prune(group, filter, &times);
+        let rows = prune(&self.groups[index], filter, times);
         if rows.is_empty() {
             cost.stats.row_groups_skipped += 1;
             return Ok(());
         }
         let session = filter.session.as_ref().map(|session| session.as_str().as_bytes());
-        let mut columns = vec![EVENT_ID, TIMESTAMP];
-        columns.extend(session.map(|_| SESSION_ID));
-        columns.extend((!filter.agents.is_empty()).then_some(AGENT_ID));
-        columns.extend((!filter.event_types.is_empty()).then_some(EVENT_TYPE));
-        columns.extend((!filter.severities.is_empty()).then_some(SEVERITY));
-        let search = filter.search.as_ref().is_some_and(|text| !text.is_empty());
-        let mut hits: Vec<Candidate> = Vec::new();
+        let asked = [
+            (SESSION_ID, session.is_some()),
+            (AGENT_ID, !filter.agents.is_empty()),
+            (EVENT_TYPE, !filter.event_types.is_empty()),
+            (SEVERITY, !filter.severities.is_empty()),
+        ];
+        let asked = asked.into_iter().filter_map(|(column, asked)| asked.then_some(column));
+        let mut columns: Vec<usize> = asked.chain([TIMESTAMP]).chain(more.iter().copied()).collect();
+        columns.sort_unstable();
+        columns.dedup();
         self.narrow(index, &rows, &columns, cost, |row, slab, at| {
-            let timestamp = Micros::new(slab.number(TIMESTAMP, at)?).ok_or_else(|| bad("timestamp"))?;
-            if !times.contains(&timestamp.get())
-                || session.is_some_and(|s| slab.bytes(SESSION_ID, at) != Some(s))
-            {
-                return Ok(());
-            }
-            if !filter.agents.is_empty() && !filter.matches_agent(slab.text(AGENT_ID, at)?)
+            if !times.contains(&slab.number(TIMESTAMP, at)?)
+                || session.is_some_and(|session| slab.bytes(SESSION_ID, at) != Some(session))
+                || !filter.agents.is_empty() && !filter.matches_agent(slab.text(AGENT_ID, at)?)
                 || !filter.event_types.is_empty() && !filter.matches_type(slab.text(EVENT_TYPE, at)?)
             {
                 return Ok(());
@@ -136,47 +206,32 @@ impl ColdFile {
                     return Ok(());
                 }
             }
-            let event_id = EventId::parse(slab.text(EVENT_ID, at)?).map_err(|_| bad("event_id"))?;
-            let candidate = Candidate { position: EventPosition { timestamp, event_id }, row };
-            if best.after.is_some_and(|after| !best.before(after, candidate.position)) {
-                return Ok(());
-            }
-            if search {
-                hits.push(candidate)
-            } else {
-                best.push(candidate)
-            }
-            Ok(())
+            each(row, slab, at)
         })
-        .await?;
-        self.search(filter, &hits, best, cost).await
+        .await
     }
 
-    /// Of the candidates, keeps those with the text in their payload.
+    /// Calls `each` with those of the rows, all of one group, that have the text in their payload.
     async fn search(
         &self,
         filter: &EventFilter,
-        hits: &[Candidate],
-        best: &mut Best,
+        rows: &[u64],
         cost: &mut Cost<'_>,
+        mut each: impl FnMut(u64),
     ) -> Result<(), ColdError> {
-        let rows: Vec<u64> = hits.iter().map(|hit| hit.row).collect();
-        let mut at = 0;
-        while at < hits.len() {
-            let count = self.step(&rows[at..]);
-            let (group, first) = self.place(rows[at]);
-            let of_group: Vec<u64> = rows[at..at + count].iter().map(|row| row - rows[at] + first).collect();
-            let mut step = hits[at..at + count].iter();
+        let mut rest = rows;
+        while let Some(&start) = rest.first() {
+            let (step, later) = rest.split_at(self.step(rest));
+            let (group, first) = self.place(start);
+            let of_group: Vec<u64> = step.iter().map(|row| row - start + first).collect();
             self.narrow(group, &runs(&of_group), &[PAYLOAD], cost, |row, slab, at| {
-                if let Some(hit) = step.find(|hit| hit.row == row)
-                    && filter.matches_payload(slab.text_or_null(PAYLOAD, at)?)
-                {
-                    best.push(*hit);
+                if filter.matches_payload(slab.text_or_null(PAYLOAD, at)?) {
+                    each(row);
                 }
                 Ok(())
             })
             .await?;
-            at += count;
+            rest = later;
         }
         Ok(())
     }

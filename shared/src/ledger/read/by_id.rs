@@ -2,25 +2,40 @@
 
 use std::time::Duration;
 
+use crate::archive::Cost;
 use crate::event::Event;
 use crate::ids::{EventId, TenantId};
 use crate::ledger::Ledger;
 use crate::limits;
 use crate::store::FeedEntry;
 
-use super::{Place, ReadError, open};
+use super::cold::{Reading, View};
+use super::{Budget, Place, ReadError, ReadStats, open};
 
 /// First and longest wait between two looks for an event that may have been written just now, ms.
 const WAIT_MS_MIN: i64 = 50;
 const WAIT_MS_MAX: i64 = 200;
 
 impl Ledger {
-    /// The event with this id, if there is one. The index that leads to it may lag, so an id minted in the last
-    /// [`limits::BY_ID_RETRY_MS`] by the ledger's clock is looked for until it is older than that.
+    /// The event with this id, if there is one, hot or archived. The index that leads to what is hot may lag, so an id
+    /// minted in the last [`limits::BY_ID_RETRY_MS`] by the ledger's clock is looked for until it is older than that.
     ///
     /// # Errors
     /// `Corrupt`; `Store`.
     pub async fn event(&self, tenant: &TenantId, id: EventId) -> Result<Option<Event>, ReadError> {
+        self.event_with_stats(tenant, id, &mut ReadStats::default()).await
+    }
+
+    /// The same, and what it cost.
+    ///
+    /// # Errors
+    /// `Corrupt`; `Store`.
+    pub async fn event_with_stats(
+        &self,
+        tenant: &TenantId,
+        id: EventId,
+        stats: &mut ReadStats,
+    ) -> Result<Option<Event>, ReadError> {
         if !(1..=limits::BATCH_EVENTS_MAX).contains(&usize::from(id.number())) {
             return Ok(None);
         }
@@ -36,10 +51,17 @@ impl Ledger {
             // nearly every batch is of one session.
             entries.sort_by_key(|entry| std::cmp::Reverse(entry.meta.summary.events));
             for entry in entries {
+                stats.segments_read += 1;
                 if let Some(event) = self.event_in(tenant, &entry, id).await? {
                     return Ok(Some(event));
                 }
                 searched.push(entry);
+            }
+            // What expired was archived, and stays.
+            if waited_ms == 0
+                && let Some(event) = self.archived_event(tenant, id, stats).await?
+            {
+                return Ok(Some(event));
             }
             // Clocks differ, so an id may be a little ahead of ours; one far ahead was never minted.
             let age_ms = self.clock.now().unix_ms().saturating_sub(minted_ms);
@@ -53,6 +75,45 @@ impl Ledger {
             waited_ms += pause_ms;
             wait_ms = (wait_ms * 2).min(WAIT_MS_MAX);
         }
+    }
+
+    async fn archived_event(
+        &self,
+        tenant: &TenantId,
+        id: EventId,
+        stats: &mut ReadStats,
+    ) -> Result<Option<Event>, ReadError> {
+        let mut reading = Reading::begin(self, tenant).await?;
+        loop {
+            let found = self.event_of(&reading.view, tenant, id, stats).await;
+            if let Some(found) = reading.settle(found, |batch| batch.may_hold_commit(id.commit())).await? {
+                return Ok(found);
+            }
+        }
+    }
+
+    async fn event_of(
+        &self,
+        view: &View,
+        tenant: &TenantId,
+        id: EventId,
+        stats: &mut ReadStats,
+    ) -> Result<Option<Event>, ReadError> {
+        let budget = Budget::new(limits::QUERY_READ_BYTES_MAX);
+        for batch in view.cold() {
+            stats.archive_bytes += batch.record.bytes;
+            if !batch.may_hold_commit(id.commit()) {
+                stats.batches_skipped += 1;
+                continue;
+            }
+            stats.batches_read += 1;
+            let mut cost = Cost { budget: &budget, stats: &mut stats.cold };
+            let file = self.cold.open(tenant, batch, &mut cost).await?;
+            if let Some(event) = file.by_id(id, &mut cost).await? {
+                return Ok(Some(event));
+            }
+        }
+        Ok(None)
     }
 
     async fn event_in(

@@ -1,13 +1,22 @@
 //! Totals: as much as possible from counts, bodies only where two conditions meet in one segment.
 
-use crate::ids::{AgentId, Seq, SessionId, TenantId};
+use std::sync::Arc;
+
+use futures_util::future::join_all;
+
+use crate::archive::{Batch, ColdError, ColdStats, Cost, HotRanges};
+use crate::ids::{AgentId, CommitId, Seq, SessionId, TenantId};
 use crate::ledger::Ledger;
 use crate::segment::SegmentMeta;
 use crate::store::{FeedPosition, Order};
 
+use super::cold::View;
 use super::list::ReadStats;
 use super::source::Source;
 use super::{Budget, EventFilter, Place, READ_AHEAD, RECORD_BYTES, ReadError, open};
+
+/// Batches that are counted in at once.
+const BATCHES_AT_ONCE: usize = 8;
 
 /// Records in one page of sessions or segments.
 const PAGE_RECORDS: usize = 512;
@@ -18,17 +27,25 @@ impl Ledger {
         &self,
         tenant: &TenantId,
         filter: &EventFilter,
-        budget: &mut Budget,
+        view: &View,
+        budget: &Budget,
         stats: &mut ReadStats,
     ) -> Result<u64, ReadError> {
-        let mut counter = Counter { ledger: self, tenant, filter, budget, stats, total: 0 };
+        let cold: Vec<&Arc<Batch>> = view.cold().filter(|batch| batch.may_match(filter)).collect();
+        let mut counter =
+            Counter { ledger: self, tenant, filter, cold, hot: Vec::new(), budget, stats, total: 0 };
         match &filter.session {
             Some(session) => counter.session(session).await?,
             // Most ranges have a beginning that is not long ago, and then the time index leads past the rest.
-            // Otherwise nearly all sessions fall in, and one record counts a whole session.
+            // Otherwise nearly all sessions fall in, and one record counts a whole session, archived or not.
             None if filter.from.is_some() => counter.by_time().await?,
-            None => counter.sessions().await?,
+            None if counter.sessions().await? => return Ok(counter.total),
+            None => {
+                counter.total = 0;
+                counter.by_time().await?;
+            }
         }
+        counter.archived().await?;
         Ok(counter.total)
     }
 }
@@ -37,19 +54,25 @@ struct Counter<'a> {
     ledger: &'a Ledger,
     tenant: &'a TenantId,
     filter: &'a EventFilter,
-    budget: &'a mut Budget,
+    /// Batches to count in.
+    cold: Vec<&'a Arc<Batch>>,
+    /// Segments that are counted and may be in one of these batches too.
+    hot: Vec<(CommitId, SessionId, Seq, Seq)>,
+    budget: &'a Budget,
     stats: &'a mut ReadStats,
     total: u64,
 }
 
 impl Counter<'_> {
-    async fn sessions(&mut self) -> Result<(), ReadError> {
+    /// Counts by sessions, unless it comes to one whose events must be looked at while some of them may be archived only:
+    /// then false.
+    async fn sessions(&mut self) -> Result<bool, ReadError> {
         // A list of one agent's sessions is shorter than the list of all.
         let agent = match self.filter.agents.as_slice() {
             [one] => match AgentId::parse(one.as_str()) {
                 Ok(agent) => Some(agent),
                 // No event has an agent of such a name.
-                Err(_) => return Ok(()),
+                Err(_) => return Ok(true),
             },
             _ => None,
         };
@@ -61,10 +84,11 @@ impl Counter<'_> {
             for record in &page {
                 match self.filter.exact_count_of_run(&record.summary) {
                     Some(count) => self.total += count,
+                    None if !self.cold.is_empty() => return Ok(false),
                     None => self.session(&record.session_id).await?,
                 }
             }
-            let Some(last) = page.last().filter(|_| page.len() >= PAGE_RECORDS) else { return Ok(()) };
+            let Some(last) = page.last().filter(|_| page.len() >= PAGE_RECORDS) else { return Ok(true) };
             after = Some(FeedPosition { commit_id: last.first_commit, session_id: last.session_id.clone() });
         }
     }
@@ -98,6 +122,9 @@ impl Counter<'_> {
     ) -> Result<(), ReadError> {
         let mut batch = Vec::new();
         for (session, meta) in segments {
+            if self.cold.iter().any(|batch| batch.may_hold_commit(meta.commit_id)) {
+                self.hot.push((meta.commit_id, session.clone(), meta.first, meta.last));
+            }
             match self.filter.exact_count(meta) {
                 Some(count) => {
                     self.total += count;
@@ -117,6 +144,39 @@ impl Counter<'_> {
             }
         }
         if batch.is_empty() { Ok(()) } else { self.bodies(&batch).await }
+    }
+
+    /// Adds what is archived and was not counted yet.
+    async fn archived(&mut self) -> Result<(), ReadError> {
+        for some in std::mem::take(&mut self.cold).chunks(BATCHES_AT_ONCE) {
+            let counts = some.iter().map(|batch| {
+                let mut elsewhere = HotRanges::default();
+                for (_, session, first, last) in self.hot.iter().filter(|hot| batch.may_hold_commit(hot.0)) {
+                    elsewhere.add(session, *first, *last);
+                }
+                let (ledger, tenant, filter, budget) = (self.ledger, self.tenant, self.filter, self.budget);
+                async move {
+                    let mut stats = ColdStats::default();
+                    if let Some(count) = batch.exact_count(filter).filter(|_| elsewhere.is_empty()) {
+                        return (Ok(count), stats);
+                    }
+                    let mut cost = Cost { budget, stats: &mut stats };
+                    let count = async {
+                        let file = ledger.cold.open(tenant, batch, &mut cost).await?;
+                        file.count(filter, &elsewhere, &mut cost).await
+                    };
+                    (count.await, stats)
+                }
+            });
+            for (count, stats) in join_all(counts).await {
+                self.stats.cold.add(&stats);
+                self.total += count.map_err(|error| match error {
+                    ColdError::Budget => self.budget.too_broad(),
+                    other => other.into(),
+                })?;
+            }
+        }
+        Ok(())
     }
 
     async fn bodies(&mut self, places: &[Place<'_>]) -> Result<(), ReadError> {

@@ -63,6 +63,25 @@ impl EventFilter {
         self.search.as_deref().is_none_or(|text| payload.map_or(text.is_empty(), |p| contains(p, text)))
     }
 
+    /// True if all times from `low` to `high` are asked for.
+    pub(crate) fn covers(&self, low: Micros, high: Micros) -> bool {
+        self.matches_time(low) && self.matches_time(high)
+    }
+
+    /// True if only the payload can say whether an event is asked for.
+    pub(crate) fn asks_for_text(&self) -> bool {
+        self.search.as_ref().is_some_and(|text| !text.is_empty())
+    }
+
+    /// True if only the time says whether an event is asked for.
+    pub(crate) fn asks_for_all_of_a_time(&self) -> bool {
+        self.session.is_none()
+            && self.agents.is_empty()
+            && self.event_types.is_empty()
+            && self.severities.is_empty()
+            && !self.asks_for_text()
+    }
+
     /// False if no event of the segment is asked for. Its session is not looked at.
     pub fn may_match(&self, meta: &SegmentMeta) -> bool {
         self.may_match_run(&meta.summary)
@@ -83,10 +102,7 @@ impl EventFilter {
         if !self.may_match_run(run) {
             return Some(0);
         }
-        let covers = self.from.is_none_or(|from| run.time_min >= from)
-            && self.to.is_none_or(|to| run.time_max <= to)
-            && self.search.as_deref().is_none_or(str::is_empty);
-        if !covers {
+        if !self.covers(run.time_min, run.time_max) || self.asks_for_text() {
             return None;
         }
         // Counts of two dimensions say nothing of both at once, unless one of them lets every event through.

@@ -1,11 +1,13 @@
 //! Pages of events, over a tenant or one session, in the order of their timestamps.
 
+use crate::archive::ColdStats;
 use crate::event::Event;
 use crate::ids::TenantId;
 use crate::ledger::Ledger;
 use crate::limits;
 use crate::store::Order;
 
+use super::cold::{Reading, View};
 use super::merge::{End, Merge};
 use super::{Budget, EventFilter, EventPosition, ReadError};
 
@@ -37,6 +39,14 @@ pub struct ReadStats {
     pub bytes_read: u64,
     /// Events decoded.
     pub events_scanned: u64,
+    /// Batches of the archive that were read.
+    pub batches_read: u64,
+    /// Batches that could have lost an event that is asked for, but surely hold none.
+    pub batches_skipped: u64,
+    /// Bytes of all batches whose events may not be hot any more.
+    pub archive_bytes: u64,
+    /// What the reads of batches did.
+    pub cold: ColdStats,
 }
 
 /// A page of events.
@@ -72,23 +82,42 @@ impl Ledger {
         query: &ListQuery,
         read_bytes_max: u64,
     ) -> Result<EventPage, ReadError> {
-        let mut budget = Budget::new(read_bytes_max);
-        let mut merge = Merge::new(self, tenant, query);
-        let end = if query.limit == 0 { End::Full } else { merge.run(&mut budget).await? };
+        let mut reading = Reading::begin(self, tenant).await?;
+        loop {
+            let page = self.list_once(tenant, query, read_bytes_max, &reading.view).await;
+            if let Some(page) = reading.settle(page, |batch| batch.may_match(&query.filter)).await? {
+                return Ok(page);
+            }
+        }
+    }
+
+    async fn list_once(
+        &self,
+        tenant: &TenantId,
+        query: &ListQuery,
+        read_bytes_max: u64,
+        view: &View,
+    ) -> Result<EventPage, ReadError> {
+        let budget = Budget::new(read_bytes_max);
+        let mut merge = Merge::new(self, tenant, query, view);
+        let mut end = if query.limit == 0 { End::Full } else { merge.run(&budget).await? };
+        let (events, cut) = merge.events().await?;
+        if cut {
+            end = End::Full;
+        }
         let next = match end {
             End::Complete => None,
             End::Full => merge.last().or(query.after),
             End::Budget if query.count_total => return Err(budget.too_broad()),
             End::Budget => Some(merge.resume().ok_or_else(|| budget.too_broad())?),
         };
-        let events = merge.events()?;
         let mut stats = merge.stats;
         // A page that holds everything has counted it.
         let whole = end == End::Complete && query.after.is_none() && query.skip == 0;
         let total = match (query.count_total, whole) {
             (false, _) => None,
             (true, true) => Some(events.len() as u64),
-            (true, false) => Some(self.count(tenant, &query.filter, &mut budget, &mut stats).await?),
+            (true, false) => Some(self.count(tenant, &query.filter, view, &budget, &mut stats).await?),
         };
         Ok(EventPage { events, next, total, partial: end == End::Budget, stats })
     }

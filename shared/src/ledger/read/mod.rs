@@ -7,6 +7,7 @@
 //! that is what [`Ledger::verify_session`] does.
 
 mod by_id;
+mod cold;
 mod count;
 mod filter;
 mod list;
@@ -20,6 +21,7 @@ mod verify;
 #[cfg(test)]
 mod tests;
 
+pub(super) use cold::{Reading, View};
 pub use filter::EventFilter;
 pub use list::{EventPage, ListQuery, ReadStats};
 pub use overview::{SessionPage, SessionQuery};
@@ -28,6 +30,7 @@ pub use session::SessionEvents;
 pub use verify::SessionVerdict;
 
 use std::cell::RefCell;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use bytes::Bytes;
 use futures_util::future::try_join_all;
@@ -106,27 +109,32 @@ fn event_count(meta: &SegmentMeta) -> u64 {
     meta.last.get() - meta.first.get() + 1
 }
 
-/// Bytes read so far, and how many may be.
+/// Bytes read so far, and how many may be. Reads that go on at once share it.
 #[derive(Debug)]
 pub struct Budget {
-    spent: u64,
+    spent: AtomicU64,
     limit: u64,
 }
 
 impl Budget {
     /// Nothing read yet.
     pub fn new(limit: u64) -> Self {
-        Self { spent: 0, limit }
+        Self { spent: AtomicU64::new(0), limit }
     }
 
     /// True if so many more may be read. The first read always may: a budget must not stop what has not begun.
     pub fn allows(&self, bytes: u64) -> bool {
-        self.spent == 0 || self.spent.saturating_add(bytes) <= self.limit
+        let spent = self.spent();
+        spent == 0 || spent.saturating_add(bytes) <= self.limit
     }
 
     /// Counts what is read.
-    pub fn spend(&mut self, bytes: u64) {
-        self.spent = self.spent.saturating_add(bytes);
+    pub fn spend(&self, bytes: u64) {
+        self.spent.fetch_add(bytes, Relaxed);
+    }
+
+    fn spent(&self) -> u64 {
+        self.spent.load(Relaxed)
     }
 
     fn too_broad(&self) -> ReadError {

@@ -91,7 +91,7 @@ impl Ledger {
         query: &SessionQuery,
         read_bytes_max: u64,
     ) -> Result<SessionPage, ReadError> {
-        let mut budget = Budget::new(read_bytes_max);
+        let budget = Budget::new(read_bytes_max);
         let mut page = SessionPage { sessions: Vec::new(), next: None, total: None, partial: false };
         // A total counts from the beginning, and the page begins on the way.
         let mut reached = if query.count_total { None } else { query.after.clone() };

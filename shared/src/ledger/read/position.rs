@@ -89,9 +89,18 @@ impl Rank {
     /// Just before and just after the events of a segment. The ids of a commit are known without its body, so many
     /// segments of one time are still told apart.
     pub(super) fn ends(meta: &SegmentMeta, order: Order) -> (Self, Self) {
-        let (low, high) = commit_ids(meta.commit_id);
-        let oldest = Self::new(meta.summary.time_min, low, order);
-        let newest = Self::new(meta.summary.time_max, high, order);
+        let (commit, summary) = (meta.commit_id, &meta.summary);
+        Self::ends_of((summary.time_min, summary.time_max), (commit, commit), order)
+    }
+
+    /// The same of events between two times and two commits.
+    pub(super) fn ends_of(
+        times: (Micros, Micros),
+        commits: (CommitId, CommitId),
+        order: Order,
+    ) -> (Self, Self) {
+        let oldest = Self::new(times.0, commit_ids(commits.0).0, order);
+        let newest = Self::new(times.1, commit_ids(commits.1).1, order);
         match order {
             Order::Asc => (oldest, newest),
             Order::Desc => (newest, oldest),

@@ -1,11 +1,12 @@
 //! One session's events, in the order of their sequence.
 
+use crate::archive::ColdStats;
 use crate::event::{Event, EventRef};
 use crate::ids::{Seq, SessionId, TenantId};
 use crate::ledger::Ledger;
 use crate::limits;
 use crate::segment::SegmentMeta;
-use crate::store::Order;
+use crate::store::{Order, Pointer};
 
 use super::{Place, READ_AHEAD, ReadError, event_count, open};
 
@@ -33,28 +34,55 @@ impl Ledger {
         order: Order,
         limit: usize,
     ) -> Result<SessionEvents, ReadError> {
+        let mut stats = ColdStats::default();
+        self.session_events_with_stats(tenant, session, (from, order), limit, &mut stats).await
+    }
+
+    /// The same, and what reads of the archive it took.
+    ///
+    /// # Errors
+    /// `Corrupt`; `Store`.
+    pub async fn session_events_with_stats(
+        &self,
+        tenant: &TenantId,
+        session: &SessionId,
+        (from, order): (Seq, Order),
+        limit: usize,
+        stats: &mut ColdStats,
+    ) -> Result<SessionEvents, ReadError> {
         let mut run = Run { tenant, session, order, limit, events: Vec::new(), bytes: 0, next: Some(from) };
         while let Some(next) = run.next {
             // One segment more than are needed at most, each of at least one event, to know if there is more.
             let size = (limit - run.events.len()).saturating_add(1).min(READ_AHEAD);
             let metas = self.store.segments(tenant, session, next, order, size).await?;
+            let gap = !metas.first().is_some_and(|meta| run.continues_at(meta));
+            let archived = if gap { self.archived_before(&run, next, metas.first()).await? } else { None };
             if run.events.len() >= limit {
-                run.next = run.next.filter(|_| !metas.is_empty());
+                run.next = run.next.filter(|_| archived.is_some() || !metas.is_empty());
                 break;
+            }
+            if let Some((pointer, at)) = archived {
+                let room = (limit - run.events.len(), limits::PAGE_BYTES_MAX.saturating_sub(run.bytes));
+                let page = self.archived_events(tenant, &pointer, (at, order), room, stats).await?;
+                if run.take_archived(page) {
+                    break;
+                }
+                continue;
             }
             let whole = metas.len() < size;
             let needed = run.needed(&metas);
             let places: Vec<Place<'_>> = needed.iter().map(|meta| run.place(meta)).collect();
             let bodies = self.bodies(&places).await?;
-            let mut full = false;
-            for (meta, body) in needed.iter().zip(bodies) {
-                full = match body {
-                    Some(body) => run.take(meta, &body)?,
-                    None => {
-                        run.next = run.beyond(meta);
-                        false
-                    }
+            let (mut full, mut broken_off) = (false, false);
+            for (nth, (meta, body)) in needed.iter().zip(bodies).enumerate() {
+                // What expired between two that have not is archived.
+                broken_off = nth > 0 && !run.continues_at(meta);
+                // One that expired since its attributes were read is archived too.
+                let (false, Some(body)) = (broken_off, body) else {
+                    broken_off = true;
+                    break;
                 };
+                full = run.take(meta, &body)?;
                 if full {
                     break;
                 }
@@ -62,11 +90,31 @@ impl Ledger {
             if full {
                 break;
             }
-            if whole && needed.len() == metas.len() {
+            // Downwards, what is archived lies below what is hot.
+            let ends = order == Order::Asc || metas.is_empty();
+            if whole && !broken_off && needed.len() == metas.len() && ends {
                 run.next = None;
             }
         }
         Ok(SessionEvents { events: run.events, next: run.next })
+    }
+
+    /// The session's pointer, and the first sequence that is archived and not hot, if the run goes on with one: `hot` is
+    /// the first segment that is hot.
+    async fn archived_before(
+        &self,
+        run: &Run<'_>,
+        next: Seq,
+        hot: Option<&SegmentMeta>,
+    ) -> Result<Option<(Pointer, Seq)>, ReadError> {
+        let Some(pointer) = self.store.pointer(run.tenant, run.session).await? else { return Ok(None) };
+        let last = pointer.archived.head.sequence;
+        let at = match run.order {
+            Order::Asc => (next <= last).then_some(next),
+            // Whoever begins above the end begins at the end.
+            Order::Desc => Some(next.min(last)).filter(|at| hot.is_none_or(|hot| *at > hot.last)),
+        };
+        Ok(at.map(|at| (pointer, at)))
     }
 }
 
@@ -84,6 +132,29 @@ struct Run<'a> {
 impl<'a> Run<'a> {
     fn place(&self, meta: &SegmentMeta) -> Place<'a> {
         Place::new(self.tenant, self.session, meta)
+    }
+
+    /// True if the run goes on in this segment.
+    fn continues_at(&self, meta: &SegmentMeta) -> bool {
+        self.next.is_some_and(|next| match self.order {
+            Order::Asc => meta.first <= next,
+            Order::Desc => meta.last >= next,
+        })
+    }
+
+    /// Takes events of the archive. True if the run is full.
+    fn take_archived(&mut self, page: SessionEvents) -> bool {
+        for event in page.events {
+            let bytes = event.as_ref().content.bytes();
+            if !self.events.is_empty() && self.bytes + bytes > limits::PAGE_BYTES_MAX {
+                self.next = Some(event.sequence);
+                return true;
+            }
+            self.bytes += bytes;
+            self.events.push(event);
+        }
+        self.next = page.next;
+        false
     }
 
     /// The segments whose events fill the run, as far as their attributes say.

@@ -2,10 +2,12 @@
 
 use bytes::Bytes;
 
+use crate::archive::ColdStats;
 use crate::chain::ChainCheck;
-use crate::event::Content;
+use crate::event::{Content, EventRef};
 use crate::ids::{EventHash, EventId, Seq, SessionId, TenantId};
 use crate::ledger::Ledger;
+use crate::limits;
 use crate::segment::{Head, SegmentMeta, SegmentView};
 use crate::store::{Order, StoreError};
 use crate::summary::Summary;
@@ -61,23 +63,42 @@ impl Ledger {
         // Named before the walk, so that what is appended meanwhile does no harm.
         let head = self.store.head(tenant, session).await.map_err(|e| walk.stop(e))?;
         let record = self.store.session(tenant, session).await.map_err(|e| walk.stop(e))?;
+        let heads = [head, record.as_ref().map(|r| r.head)];
         loop {
             let from = walk.next();
             let metas = self.store.segments(tenant, session, from, Order::Asc, READ_AHEAD).await;
             let metas = metas.map_err(|e| walk.stop(e))?;
-            let places: Vec<Place<'_>> = metas.iter().map(|meta| walk.place(meta)).collect();
-            for (index, meta) in metas.iter().enumerate() {
+            if metas.first().is_none_or(|meta| meta.first > from) {
+                let pointer = self.archived_at(tenant, session, from).await.map_err(|e| walk.unread(e))?;
+                if let Some(pointer) = pointer {
+                    let at_once = (limits::PAGE_EVENTS_MAX, limits::PAGE_BYTES_MAX);
+                    let stats = &mut ColdStats::default();
+                    let page =
+                        self.archived_events(tenant, &pointer, (from, Order::Asc), at_once, stats).await;
+                    for event in page.map_err(|e| walk.unread(e))?.events {
+                        walk.event(&event.as_ref(), &heads)?;
+                    }
+                    continue;
+                }
+            }
+            let mut whole = metas.len() < READ_AHEAD;
+            for (nth, meta) in metas.iter().enumerate() {
+                // What expired between two that have not, or since they were listed, is archived.
+                if nth > 0 && meta.first > walk.next() {
+                    whole = false;
+                    break;
+                }
                 walk.begin(meta)?;
-                let body = match self.store.body(tenant, session, meta.first).await {
-                    Ok(body) => body,
-                    Err(StoreError::NotFound) => return Err(walk.broken(None, "its body is missing")),
-                    Err(error) => return Err(walk.stop(error)),
+                let place = walk.place(meta);
+                let Some(body) = self.body(place).await.map_err(|e| walk.unread(e))? else {
+                    whole = false;
+                    break;
                 };
-                walk.segment(places[index], meta, &body, [head, record.as_ref().map(|r| r.head)])?;
+                walk.segment(place, meta, &body, heads)?;
                 // Hashing is work without a pause; let others have the thread in between.
                 tokio::task::yield_now().await;
             }
-            if metas.len() < READ_AHEAD {
+            if whole {
                 break;
             }
         }
@@ -130,6 +151,14 @@ impl<'a> Walk<'a> {
         }
     }
 
+    /// The same of what is read by way of the ledger.
+    fn unread(&self, error: ReadError) -> Stop {
+        match error {
+            ReadError::Corrupt { why, .. } => self.broken(None, why),
+            other => Stop::Failed(other),
+        }
+    }
+
     /// What a segment's attributes say of its place.
     fn begin(&self, meta: &SegmentMeta) -> Result<(), Stop> {
         if meta.first != self.next() {
@@ -172,6 +201,25 @@ impl<'a> Walk<'a> {
         })
     }
 
+    /// Checks an event.
+    fn event(&mut self, event: &EventRef<'_>, heads: &[Option<Head>; 2]) -> Result<(), Stop> {
+        self.check.push(event).map_err(|e| self.broken(Some(event.event_id), e))?;
+        if event.sequence == Seq::ZERO {
+            self.first_hash = event.hash;
+        }
+        for head in heads.iter().flatten().filter(|head| head.sequence == event.sequence) {
+            if head.hash != event.hash {
+                let why = format!("the session's head names {}, the event has {}", head.hash, event.hash);
+                return Err(Stop::Broken(SessionVerdict::Broken {
+                    sequence: event.sequence,
+                    event_id: Some(event.event_id),
+                    reason: why,
+                }));
+            }
+        }
+        Ok(())
+    }
+
     /// Checks every event. Gives what they count, unless content was erased that once counted.
     fn events(&mut self, view: SegmentView<'_>, heads: &[Option<Head>; 2]) -> Result<Option<Summary>, Stop> {
         let mut summary: Option<Summary> = None;
@@ -183,20 +231,7 @@ impl<'a> Walk<'a> {
                     self.broken(Some(event.event_id), "the event is of another commit than its segment")
                 );
             }
-            self.check.push(&event).map_err(|e| self.broken(Some(event.event_id), e))?;
-            if event.sequence == Seq::ZERO {
-                self.first_hash = event.hash;
-            }
-            for head in heads.iter().flatten().filter(|head| head.sequence == event.sequence) {
-                if head.hash != event.hash {
-                    let why = format!("the session's head names {}, the event has {}", head.hash, event.hash);
-                    return Err(Stop::Broken(SessionVerdict::Broken {
-                        sequence: event.sequence,
-                        event_id: Some(event.event_id),
-                        reason: why,
-                    }));
-                }
-            }
+            self.event(&event, heads)?;
             erased |= matches!(event.content, Content::Erased { .. });
             match &mut summary {
                 Some(summary) => summary.push(&event),

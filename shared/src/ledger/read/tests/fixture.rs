@@ -5,11 +5,13 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 
+use crate::archive::{Archiver, Close};
 use crate::clock::{Clock, ManualClock};
 use crate::event::{Event, NewEvent, OwnedContent, Redactions};
 use crate::ids::{AgentId, CommitId, ComplianceTag, EventType, SessionId, Severity, TenantId};
 use crate::ledger::{EventFilter, Identity, Ledger};
 use crate::note::NoteSigner;
+use crate::objects::ObjectStore;
 use crate::segment::{Numbered, SegmentReader, chain};
 use crate::store::{Commit, Store};
 use crate::time::Micros;
@@ -91,16 +93,62 @@ pub(super) fn asked(filter: &EventFilter, event: &Event) -> bool {
 }
 
 pub(super) struct Fixture {
-    pub(super) ledger: Ledger,
+    pub(super) ledger: Arc<Ledger>,
     pub(super) clock: Arc<ManualClock>,
     pub(super) tenant: TenantId,
     /// In the order written.
     pub(super) written: Vec<Event>,
+    /// What happens after each batch.
+    pub(super) age: Option<Age>,
+}
+
+/// What happens to what was written.
+pub(super) struct Age {
+    pub(super) archiver: Archiver,
+    /// Says what happens next.
+    pub(super) dice: u64,
+}
+
+impl Age {
+    /// How long what is archived stays hot, ms.
+    pub(super) const RETENTION_MS: i64 = 600_000;
+
+    /// Nothing, or an archive run, or some time, or enough of it for what is archived to expire; then that may be swept.
+    async fn step(&mut self, clock: &ManualClock, tenant: &TenantId) {
+        self.dice = self.dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let throw = self.dice >> 59;
+        if throw & 1 == 0 {
+            self.archiver.run(tenant, Close::Now, Micros::MAX).await.unwrap();
+        }
+        match throw >> 1 & 3 {
+            0 => {
+                clock.advance_ms(Self::RETENTION_MS + 1);
+            }
+            1 => {
+                clock.advance_ms(Self::RETENTION_MS / 3);
+            }
+            _ => {}
+        }
+        if throw >> 3 == 0 {
+            self.archiver.ledger().store.expire(clock.now(), 1000).await.unwrap();
+        }
+    }
 }
 
 impl Fixture {
     pub(super) fn new(store: Arc<dyn Store>) -> Self {
-        let clock = Arc::new(ManualClock::new(Micros::from_unix_ms(1_770_000_000_000)));
+        Self::with(store, Self::clock(), None)
+    }
+
+    pub(super) fn clock() -> Arc<ManualClock> {
+        Arc::new(ManualClock::new(Micros::from_unix_ms(1_770_000_000_000)))
+    }
+
+    pub(super) fn with(
+        store: Arc<dyn Store>,
+        clock: Arc<ManualClock>,
+        archive: Option<Arc<dyn ObjectStore>>,
+    ) -> Self {
         let receipt_key = NoteSigner::from_seed("test/receipts", &[1; 32]).unwrap();
         let identity = Identity {
             deployment: "test".to_owned(),
@@ -109,8 +157,8 @@ impl Fixture {
             rotations: Vec::new(),
             receipt_key,
         };
-        let ledger = Ledger::new(store, clock.clone(), identity);
-        Self { ledger, clock, tenant: TenantId::default_tenant(), written: Vec::new() }
+        let ledger = Arc::new(Ledger::new(store, clock.clone(), identity).with_archive(archive));
+        Self { ledger, clock, tenant: TenantId::default_tenant(), written: Vec::new(), age: None }
     }
 
     /// Writes one batch as one commit.
@@ -149,6 +197,9 @@ impl Fixture {
         }
         let commit = Commit { tenant: self.tenant.clone(), id, segments, idempotency: None };
         self.ledger.store.commit(Arc::new(commit)).await.unwrap();
+        if let Some(age) = &mut self.age {
+            age.step(&self.clock, &self.tenant).await;
+        }
         id
     }
 

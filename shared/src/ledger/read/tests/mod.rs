@@ -1,6 +1,8 @@
 //! Reads against a plain list of what was written. Every test runs on the store in memory; what holds of any store
 //! runs on the embedded one too.
 
+#[cfg(feature = "embedded")]
+mod archived;
 mod by_id;
 #[cfg(feature = "embedded")]
 mod embedded;

@@ -1,52 +1,43 @@
-//! The lazy merge behind a list: segments wait in a heap by the first event they could hold, and a body is read
-//! only once nothing known is sure to come before it.
+//! The lazy merge behind a list: segments and batches wait in a heap by the first event they could hold, and one is
+//! read only once nothing known is sure to come before it.
 //!
-//! Of the events found, only the best that the page can still use are kept, as small keys; events are copied out of
-//! the bodies at the end, when it is known which ones the page holds.
+//! Of the events found, only the best that the page can still use are kept, as small keys; events are copied out at the
+//! end, when it is known which ones the page holds. An event that is hot and archived is found twice, under one key.
+
+mod cold;
+mod events;
+mod pending;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap};
+use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::event::Event;
-use crate::ids::{CommitId, Seq, SessionId, TenantId};
+use self::pending::{Of, Pending, Segment};
+use crate::archive::ColdFile;
+use crate::ids::TenantId;
 use crate::ledger::Ledger;
 use crate::limits;
-use crate::store::FeedEntry;
 
+use super::cold::View;
 use super::list::{ListQuery, ReadStats};
 use super::position::Rank;
 use super::source::Source;
-use super::{Budget, EventPosition, Place, READ_AHEAD, RECORD_BYTES, ReadError, event_count, open};
+use super::{Budget, EventPosition, Place, READ_AHEAD, RECORD_BYTES, ReadError, open};
 
-/// A segment whose body is not read yet. Ordered by the first event that it could hold.
-#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Pending {
-    begin: Rank,
-    end: Rank,
-    commit: CommitId,
-    session: SessionId,
-    first: Seq,
-    events: u64,
-    bytes: u64,
-    /// How many of its events are asked for, if that is known; wherever the page begins.
-    exact: Option<u64>,
-}
-
-impl Pending {
-    fn place<'a>(&'a self, tenant: &'a TenantId) -> Place<'a> {
-        Place { tenant, session: &self.session, first: self.first, events: self.events, commit: self.commit }
-    }
-}
-
-/// A segment whose body was read.
+/// What was read.
 #[derive(Debug)]
 struct Loaded {
-    segment: Pending,
-    body: Bytes,
-    /// How many candidates and picks point here; the body is let go with the last.
+    of: LoadedOf,
+    /// How many candidates and picks point here; a body is let go with the last.
     uses: usize,
+}
+
+#[derive(Debug)]
+enum LoadedOf {
+    Body(Segment, Bytes),
+    Batch(Arc<ColdFile>),
 }
 
 /// An event that is asked for. Ordered along the list.
@@ -54,7 +45,9 @@ struct Loaded {
 struct Candidate {
     rank: Rank,
     loaded: usize,
-    index: usize,
+    /// Of the events of a body, or of the rows of a batch.
+    index: u64,
+    /// Bytes of payload and metadata; 0 for a row of a batch, of which they are not known yet.
     bytes: usize,
 }
 
@@ -79,6 +72,8 @@ pub(super) struct Merge<'a> {
     skip: u64,
     source: Source<'a>,
     pending: BinaryHeap<Reverse<Pending>>,
+    /// How many batches are read at once when the next one is due.
+    batches_ahead: usize,
     loaded: Vec<Loaded>,
     candidates: BTreeSet<Candidate>,
     picks: Vec<Candidate>,
@@ -87,8 +82,8 @@ pub(super) struct Merge<'a> {
 }
 
 impl<'a> Merge<'a> {
-    pub(super) fn new(ledger: &'a Ledger, tenant: &'a TenantId, query: &'a ListQuery) -> Self {
-        Self {
+    pub(super) fn new(ledger: &'a Ledger, tenant: &'a TenantId, query: &'a ListQuery, view: &View) -> Self {
+        let mut this = Self {
             ledger,
             tenant,
             query,
@@ -96,16 +91,31 @@ impl<'a> Merge<'a> {
             skip: query.skip,
             source: Source::new(&query.filter, query.order, query.after),
             pending: BinaryHeap::new(),
+            batches_ahead: 1,
             loaded: Vec::new(),
             candidates: BTreeSet::new(),
             picks: Vec::new(),
             picked_bytes: 0,
             stats: ReadStats::default(),
+        };
+        for batch in view.cold() {
+            this.stats.archive_bytes += batch.record.bytes;
+            let pending = Pending::batch(batch, &query.filter, query.order);
+            this.wait(pending, |stats| stats.batches_skipped += 1);
+        }
+        this
+    }
+
+    /// Lets it wait, unless nothing of it is asked for after the place where the page begins.
+    fn wait(&mut self, pending: Option<Pending>, skipped: impl FnOnce(&mut ReadStats)) {
+        match pending.filter(|pending| self.after.is_none_or(|after| pending.end > after)) {
+            Some(pending) => self.pending.push(Reverse(pending)),
+            None => skipped(&mut self.stats),
         }
     }
 
     /// Fills the page.
-    pub(super) async fn run(&mut self, budget: &mut Budget) -> Result<End, ReadError> {
+    pub(super) async fn run(&mut self, budget: &Budget) -> Result<End, ReadError> {
         loop {
             let frontier = self.frontier();
             if self.pick(frontier) {
@@ -122,7 +132,7 @@ impl<'a> Merge<'a> {
                     return Ok(End::Budget);
                 }
                 self.fetch(budget).await?;
-            } else if !self.pass_over_segment() && !self.load(budget).await? {
+            } else if !self.pass_over() && !self.load(budget).await? {
                 return Ok(End::Budget);
             }
         }
@@ -130,7 +140,7 @@ impl<'a> Merge<'a> {
 
     /// Every event before it is known; `None` once all are.
     fn frontier(&self) -> Option<Rank> {
-        let pending = self.pending.peek().map(|Reverse(segment)| segment.begin);
+        let pending = self.pending.peek().map(|Reverse(pending)| pending.begin);
         match (pending, self.source.bound()) {
             (Some(a), Some(b)) => Some(a.min(b)),
             (a, b) => a.or(b),
@@ -179,33 +189,20 @@ impl<'a> Merge<'a> {
         skip.saturating_add(self.query.limit - self.picks.len()).saturating_add(1)
     }
 
-    async fn fetch(&mut self, budget: &mut Budget) -> Result<(), ReadError> {
+    async fn fetch(&mut self, budget: &Budget) -> Result<(), ReadError> {
         let entries = self.source.fetch(&*self.ledger.store, self.tenant).await?;
         // A page costs something even if it is empty, so that no store can keep a query alive for ever.
         budget.spend(RECORD_BYTES * entries.len().max(1) as u64);
-        for FeedEntry { session_id, meta } in entries {
-            let (begin, end) = Rank::ends(&meta, self.query.order);
-            if self.after.is_some_and(|after| end <= after) || !self.query.filter.may_match(&meta) {
-                self.stats.segments_skipped += 1;
-                continue;
-            }
-            self.pending.push(Reverse(Pending {
-                begin,
-                end,
-                commit: meta.commit_id,
-                session: session_id,
-                first: meta.first,
-                events: event_count(&meta),
-                bytes: meta.body_bytes,
-                exact: self.query.filter.exact_count(&meta),
-            }));
+        for entry in entries {
+            let pending = Pending::segment(entry, &self.query.filter, self.query.order);
+            self.wait(pending, |stats| stats.segments_skipped += 1);
         }
         Ok(())
     }
 
-    /// Passes over the first waiting segment as a whole, unread, if all that it holds is to be passed over and no
-    /// other event lies among its own. This is what makes a large offset cheap.
-    fn pass_over_segment(&mut self) -> bool {
+    /// Passes over the first that waits as a whole, unread, if all that it holds is to be passed over and no other event
+    /// lies among its own. This is what makes a large offset cheap.
+    fn pass_over(&mut self) -> bool {
         if self.skip == 0 {
             return false;
         }
@@ -216,7 +213,10 @@ impl<'a> Merge<'a> {
         match first.exact {
             Some(count) if alone && count <= self.skip => {
                 self.skip -= count;
-                self.stats.segments_skipped += 1;
+                match first.of {
+                    Of::Segment(_) => self.stats.segments_skipped += 1,
+                    Of::Batch(_) => self.stats.batches_skipped += 1,
+                }
                 true
             }
             _ => {
@@ -226,26 +226,37 @@ impl<'a> Merge<'a> {
         }
     }
 
-    /// Reads the first waiting segment, and those after it that the page is likely to need. False if the budget
-    /// does not allow even the first.
-    async fn load(&mut self, budget: &mut Budget) -> Result<bool, ReadError> {
+    /// Reads the first that waits, and those after it that the page is likely to need. False if the budget does not
+    /// allow even the first.
+    async fn load(&mut self, budget: &Budget) -> Result<bool, ReadError> {
+        match self.pending.peek() {
+            Some(Reverse(Pending { of: Of::Batch(_), .. })) => self.load_batches(budget).await,
+            _ => self.load_segments(budget).await,
+        }
+    }
+
+    async fn load_segments(&mut self, budget: &Budget) -> Result<bool, ReadError> {
         let wanted = self.wanted() as u64;
         let mut expected = self.candidates.len() as u64;
-        let mut batch: Vec<Pending> = Vec::new();
+        let mut batch: Vec<Segment> = Vec::new();
         while batch.len() < READ_AHEAD {
-            let Some(Reverse(next)) = self.pending.peek() else { break };
-            let beyond = self.source.bound().is_some_and(|bound| bound < next.begin);
+            let Some(Reverse(Pending { begin, of: Of::Segment(next), .. })) = self.pending.peek() else {
+                break;
+            };
+            let beyond = self.source.bound().is_some_and(|bound| bound < *begin);
             if !batch.is_empty() && (beyond || expected + 1 >= wanted) {
                 break;
             }
             // The first body is always read: a budget must not stop what has not begun.
-            let very_first = batch.is_empty() && self.stats.segments_read == 0;
+            let very_first = batch.is_empty() && self.loaded.is_empty();
             if !very_first && !budget.allows(next.bytes) {
                 break;
             }
             budget.spend(next.bytes);
-            expected += next.exact.unwrap_or(0);
-            batch.extend(self.pending.pop().map(|Reverse(segment)| segment));
+            if let Some(Reverse(Pending { exact, of: Of::Segment(segment), .. })) = self.pending.pop() {
+                expected += exact.unwrap_or(0);
+                batch.push(segment);
+            }
         }
         if batch.is_empty() {
             return Ok(false);
@@ -264,74 +275,62 @@ impl<'a> Merge<'a> {
     }
 
     /// Looks for candidates in a body.
-    fn scan(&mut self, segment: Pending, body: Bytes) -> Result<(), ReadError> {
+    fn scan(&mut self, segment: Segment, body: Bytes) -> Result<(), ReadError> {
         self.stats.segments_read += 1;
         self.stats.bytes_read += body.len() as u64;
-        let wanted = self.wanted();
         let this = self.loaded.len();
-        let mut uses = 0;
+        self.loaded.push(Loaded { of: LoadedOf::Body(segment, body.clone()), uses: 0 });
+        let LoadedOf::Body(segment, _) = &self.loaded[this].of else { return Ok(()) };
+        let mut found = Vec::new();
         open(segment.place(self.tenant), &body, |view| {
             self.stats.events_scanned += view.count() as u64;
             for (index, event) in view.events().enumerate() {
                 let event = event?;
                 let position = EventPosition { timestamp: event.timestamp, event_id: event.event_id };
                 let rank = Rank::of(position, self.query.order);
-                let full = self.candidates.len() >= wanted;
-                if self.after.is_some_and(|after| rank <= after)
-                    || full && self.candidates.last().is_some_and(|last| rank > last.rank)
-                    || !self.query.filter.matches(&event)
-                {
-                    continue;
-                }
-                self.candidates.insert(Candidate { rank, loaded: this, index, bytes: event.content.bytes() });
-                uses += 1;
-                if full && let Some(last) = self.candidates.pop_last() {
-                    if last.loaded == this {
-                        uses -= 1;
-                    } else {
-                        release(&mut self.loaded, last.loaded);
-                    }
+                if self.after.is_none_or(|after| rank > after) && self.query.filter.matches(&event) {
+                    let (index, bytes) = (index as u64, event.content.bytes());
+                    found.push(Candidate { rank, loaded: this, index, bytes });
                 }
             }
             Ok(())
         })?;
-        let body = if uses == 0 { Bytes::new() } else { body };
-        self.loaded.push(Loaded { segment, body, uses });
+        self.keep(this, found);
         Ok(())
     }
 
-    /// Copies the events of the page out of their bodies, each body opened once.
-    pub(super) fn events(&self) -> Result<Vec<Event>, ReadError> {
-        let mut slots: Vec<Option<Event>> = vec![None; self.picks.len()];
-        let mut by_body: Vec<usize> = (0..self.picks.len()).collect();
-        by_body.sort_unstable_by_key(|slot| (self.picks[*slot].loaded, self.picks[*slot].index));
-        for group in by_body.chunk_by(|a, b| self.picks[*a].loaded == self.picks[*b].loaded) {
-            let Loaded { segment, body, .. } = &self.loaded[self.picks[group[0]].loaded];
-            open(segment.place(self.tenant), body, |view| {
-                let mut group = group.iter().copied().peekable();
-                for (index, event) in view.events().enumerate() {
-                    let event = event?;
-                    if let Some(slot) = group.next_if(|slot| self.picks[*slot].index == index) {
-                        slots[slot] = Some(event.to_event(self.tenant, &segment.session));
-                    }
-                    if group.peek().is_none() {
-                        break;
-                    }
-                }
-                Ok(())
-            })?;
+    /// Takes those of the candidates that the page can use, all of one source. One whose event is known from the other
+    /// tier is left out here: either is read before the frontier passes the other.
+    fn keep(&mut self, this: usize, found: impl IntoIterator<Item = Candidate>) {
+        let wanted = self.wanted();
+        // Held until all were looked at.
+        self.loaded[this].uses += 1;
+        for candidate in found {
+            let full = self.candidates.len() >= wanted;
+            let rank = candidate.rank;
+            let lowest = Candidate { rank, loaded: 0, index: 0, bytes: 0 };
+            if full && self.candidates.last().is_some_and(|last| rank > last.rank)
+                || self.candidates.range(lowest..).next().is_some_and(|known| known.rank == rank)
+            {
+                continue;
+            }
+            self.loaded[this].uses += 1;
+            self.candidates.insert(candidate);
+            if full && let Some(last) = self.candidates.pop_last() {
+                release(&mut self.loaded, last.loaded);
+            }
         }
-        let events: Vec<Event> = slots.into_iter().flatten().collect();
-        assert_eq!(events.len(), self.picks.len(), "every pick was found where it was seen before");
-        Ok(events)
+        release(&mut self.loaded, this);
     }
 }
 
-/// Lets go of one use of a body.
+/// Lets go of one use of what was read.
 fn release(loaded: &mut [Loaded], index: usize) {
     let loaded = &mut loaded[index];
     loaded.uses -= 1;
-    if loaded.uses == 0 {
-        loaded.body = Bytes::new();
+    if loaded.uses == 0
+        && let LoadedOf::Body(_, body) = &mut loaded.of
+    {
+        *body = Bytes::new();
     }
 }
