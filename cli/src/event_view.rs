@@ -1,6 +1,8 @@
 //! Events as the server gave them, and one line of each for people.
 
-use serde::Deserialize;
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::output::{harmless, shorten};
@@ -16,6 +18,37 @@ pub(crate) struct Page<'t> {
     /// True if the server stopped before the page was full.
     #[serde(default)]
     pub(crate) partial: bool,
+    /// What the page cost, if that was asked.
+    #[serde(default)]
+    pub(crate) explain: Explain,
+}
+
+/// What reads cost: see `explain=true` of the API.
+#[derive(Debug, Default, Deserialize, Serialize)]
+pub(crate) struct Explain {
+    hot: BTreeMap<String, u64>,
+    archive: BTreeMap<String, u64>,
+}
+
+impl Explain {
+    /// Adds what another page cost.
+    pub(crate) fn add(&mut self, other: Self) {
+        for (mine, other) in [(&mut self.hot, other.hot), (&mut self.archive, other.archive)] {
+            for (name, count) in other {
+                let sum = mine.entry(name).or_default();
+                *sum = sum.saturating_add(count);
+            }
+        }
+    }
+
+    /// Two lines for people.
+    pub(crate) fn lines(&self) -> String {
+        let line = |of: &BTreeMap<String, u64>| {
+            let parts = of.iter().map(|(name, count)| format!("{count} {}", name.replace('_', " ")));
+            parts.collect::<Vec<_>>().join(", ")
+        };
+        format!("hot:     {}\narchive: {}", line(&self.hot), line(&self.archive))
+    }
 }
 
 /// What a line shows of an event.

@@ -7,7 +7,7 @@ use clap::Args;
 
 use crate::args::ConnectArgs;
 use crate::client::{Client, Request};
-use crate::event_view::{EventView, Page, line_width};
+use crate::event_view::{EventView, Explain, Page, line_width};
 use crate::output::Out;
 
 /// Most events in one page of the server.
@@ -48,6 +48,7 @@ impl FilterArgs {
 Examples:
   quipu query --session s1 --order asc --all
   quipu query --type tool_error --severity error,critical --from 2026-02-07 --to 2026-02-08
+  quipu query --search 'drop table' --explain
   quipu query --search 'drop table' --json --all | jq -r .session_id | sort | uniq -c")]
 pub(crate) struct QueryArgs {
     #[command(flatten)]
@@ -73,6 +74,9 @@ pub(crate) struct QueryArgs {
     /// Show salts too, so that hashes can be recomputed (with --json)
     #[arg(long)]
     proof: bool,
+    /// Say at the end what was read for it, and what was left alone
+    #[arg(long)]
+    explain: bool,
     /// One JSON object a line, as the server gave it
     #[arg(long)]
     json: bool,
@@ -88,6 +92,8 @@ pub(crate) fn run(args: &QueryArgs) -> anyhow::Result<ExitCode> {
     let mut left = if args.all { u64::MAX } else { args.limit };
     let mut cursor: Option<String> = None;
     let mut shown = 0u64;
+    let mut explained = Explain::default();
+    let mut partial;
     loop {
         let limit = left.min(PAGE_EVENTS_MAX).to_string();
         let request = args
@@ -98,6 +104,7 @@ pub(crate) fn run(args: &QueryArgs) -> anyhow::Result<ExitCode> {
             .parameter("search", args.search.as_deref())
             .parameter("order", Some(&args.order))
             .parameter("include", args.proof.then_some("proof"))
+            .parameter("explain", args.explain.then_some("true"))
             .parameter("limit", Some(&limit))
             .parameter("cursor", cursor.as_deref());
         let text = client.ask(&request)?;
@@ -114,6 +121,8 @@ pub(crate) fn run(args: &QueryArgs) -> anyhow::Result<ExitCode> {
         let count = page.events.len() as u64;
         shown += count;
         left = left.saturating_sub(count);
+        explained.add(page.explain);
+        partial = page.partial;
         cursor = page.next_cursor;
         if cursor.is_none() || left == 0 {
             break;
@@ -124,8 +133,14 @@ pub(crate) fn run(args: &QueryArgs) -> anyhow::Result<ExitCode> {
         if shown == 0 {
             eprintln!("no events found");
         } else if cursor.is_some() {
-            eprintln!("there are more; --limit shows more of them, --all shows all");
+            let why = if partial { "the server stopped reading early; " } else { "" };
+            eprintln!("{why}there are more; --limit shows more of them, --all shows all");
         }
+    }
+    if args.explain && args.json {
+        eprintln!("{}", serde_json::to_string(&explained)?);
+    } else if args.explain {
+        eprintln!("{}", explained.lines());
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -8,6 +8,7 @@ mod authorization;
 mod aws_serve;
 mod cli;
 mod closed;
+mod cold;
 mod deploy;
 mod dynamo;
 mod emulator;

@@ -45,21 +45,32 @@ pub enum Keys {
 impl Ground {
     /// A data directory, made or opened.
     pub fn directory(path: &std::path::Path) -> Self {
-        let data = DataDir::create_or_open(path, SystemClock.now()).expect("a data directory");
-        let store = EmbeddedStore::open(&data.ledger_path(), &EmbeddedOptions::default()).expect("a store");
+        Self::directory_at(path, Arc::new(SystemClock))
+    }
+
+    /// The same by another clock.
+    pub fn directory_at(path: &std::path::Path, clock: Arc<dyn Clock>) -> Self {
+        let data = DataDir::create_or_open(path, clock.now()).expect("a data directory");
+        let options = EmbeddedOptions::default();
+        let store = EmbeddedStore::with_clock(&data.ledger_path(), &options, clock.clone()).expect("a store");
         let objects = |path| Arc::new(Directory::open(path).expect("a directory of objects"));
         Self {
             store: Arc::new(store),
             objects: objects(&data.archive_path()),
             staging: objects(&data.staging_path()),
             keys: Keys::Of(Arc::new(data)),
-            clock: Arc::new(SystemClock),
+            clock,
         }
     }
 
     /// A table and two buckets, on the emulators.
     pub async fn aws() -> Self {
-        let url = Emulator::ministack().url();
+        Self::aws_at(Arc::new(SystemClock)).await
+    }
+
+    /// The same by another clock.
+    pub async fn aws_at(clock: Arc<dyn Clock>) -> Self {
+        let (url, table_url) = (Emulator::ministack().url(), Emulator::dynoxide().url());
         let client = crate::connection(url, None).s3();
         let bucket = async || {
             let name = format!("quipu-{:016x}", RandomState::new().build_hasher().finish());
@@ -67,11 +78,15 @@ impl Ground {
             Arc::new(S3Bucket::new(&crate::connection(url, None), &name))
         };
         Self {
-            store: crate::fresh_store(Emulator::dynoxide()),
+            store: crate::store_with_clock(
+                table_url,
+                &crate::emulator::fresh_table(table_url),
+                clock.clone(),
+            ),
             objects: bucket().await,
             staging: bucket().await,
             keys: Keys::Test,
-            clock: Arc::new(SystemClock),
+            clock,
         }
     }
 
@@ -90,10 +105,11 @@ impl Ground {
     /// A ledger: one process of several.
     pub fn ledger(&self) -> Arc<Ledger> {
         let (store, clock) = (self.store.clone(), self.clock.clone());
-        Arc::new(match &self.keys {
+        let ledger = match &self.keys {
             Keys::Of(data) => Ledger::new(store, clock, data.identity().expect("keys")),
             Keys::Test => crate::ledger_on(store, clock),
-        })
+        };
+        Arc::new(ledger.with_archive(Some(self.objects.clone())))
     }
 
     /// An archiver: one process of several.

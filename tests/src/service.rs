@@ -11,6 +11,7 @@ use quipu_core::clock::{Clock, SystemClock};
 use quipu_core::http::{App, Route, Routes, SharedApp, finish};
 use quipu_core::ledger::{Identity, Ledger};
 use quipu_core::note::NoteSigner;
+use quipu_core::objects::ObjectStore;
 use quipu_core::statement::{certify, log_key_name, receipt_key_name};
 use quipu_core::store::Store;
 use quipu_core::store::embedded::{DataDir, EmbeddedOptions, EmbeddedStore};
@@ -105,11 +106,19 @@ impl Service {
     }
 
     /// Of a ledger: one process of several, where they share a store.
-    pub async fn of(ledger: Ledger, mode: AuthMode) -> Self {
+    pub async fn of(ledger: impl Into<Arc<Ledger>>, mode: AuthMode) -> Self {
+        Self::with_archive(ledger.into(), None, mode).await
+    }
+
+    /// Of a ledger with its archive.
+    pub async fn with_archive(
+        ledger: Arc<Ledger>,
+        objects: Option<Arc<dyn ObjectStore>>,
+        mode: AuthMode,
+    ) -> Self {
         ledger.ensure_default_tenant().await.expect("a tenant");
         let gate = Gate::new(ledger.store().clone(), ledger.clock().clone(), mode);
-        let app: SharedApp =
-            Arc::new(App { ledger: Arc::new(ledger), gate, bootstrap_secret: None, objects: None });
+        let app: SharedApp = Arc::new(App { ledger, gate, bootstrap_secret: None, objects });
         let routes = Routes::new(app.clone())
             .merge(quipu_ingest::routes(app.clone()))
             .merge(quipu_query::routes(app.clone()))

@@ -2,6 +2,7 @@
 //! dialect.
 
 mod agentlens;
+mod explain;
 mod log;
 mod native;
 

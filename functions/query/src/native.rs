@@ -11,7 +11,9 @@ use quipu_core::dialect::render::{self, Include, quote};
 use quipu_core::error::ErrorCode;
 use quipu_core::http::{ApiError, Params, SharedApp, json_response};
 use quipu_core::ids::{AgentId, EventId, IdError, Seq, SessionId};
-use quipu_core::ledger::{EventFilter, EventPosition, ListQuery, ReadError, SessionQuery, SessionVerdict};
+use quipu_core::ledger::{
+    EventFilter, EventPosition, ListQuery, ReadError, ReadStats, SessionQuery, SessionVerdict,
+};
 use quipu_core::limits;
 use quipu_core::log::LogReader;
 use quipu_core::log::checkpoint::origin;
@@ -19,6 +21,8 @@ use quipu_core::note::NoteError;
 use quipu_core::store::{Order, StoreError};
 use quipu_core::time::Micros;
 use serde_json::json;
+
+use crate::explain;
 
 pub(crate) fn not_found(what: &str) -> ApiError {
     ApiError::because(ErrorCode::NotFound, format!("{what} not found"))
@@ -75,6 +79,7 @@ pub(crate) async fn list_events(
     let order = order(&mut params, Order::Desc)?;
     let cursor = params.text("cursor")?;
     let limit = params.limit(limits::PAGE_EVENTS_DEFAULT, limits::PAGE_EVENTS_MAX)?;
+    let explain = explain::wanted(&mut params)?;
     params.end()?;
     let after = cursor.map(|text| EventPosition::decode(&text, order, &filter)).transpose()?;
     let query = ListQuery { filter, order, after, skip: 0, limit, count_total: false };
@@ -85,7 +90,15 @@ pub(crate) async fn list_events(
     out.push_str(&format!(r#"],"next_cursor":{next}"#));
     if page.partial {
         // The budget of bytes was spent before the page was full; the cursor goes on from here.
-        out.push_str(r#","partial":true"#);
+        let why = format!(
+            "reading stopped at {} MiB: next_cursor goes on from here; a narrower range or a filter reads less, and SQL over \
+             the archive (Athena, DuckDB) answers questions this wide",
+            limits::QUERY_READ_BYTES_MAX >> 20
+        );
+        out.push_str(&format!(r#","partial":true,"partial_reason":{}"#, quote(&why)));
+    }
+    if explain {
+        explain::push(&mut out, &page.stats);
     }
     out.push('}');
     Ok(json_response(StatusCode::OK, out))
@@ -100,11 +113,19 @@ pub(crate) async fn get_event(
 ) -> Result<Response, ApiError> {
     let mut params = Params::read(request.uri())?;
     let include = include(&mut params)?;
+    let explain = explain::wanted(&mut params)?;
     params.end()?;
     let event = id("Event", EventId::parse(&event))?;
-    let event = app.ledger.event(&principal.tenant, event).await?.ok_or_else(|| not_found("Event"))?;
+    let mut stats = ReadStats::default();
+    let event = app.ledger.event_with_stats(&principal.tenant, event, &mut stats).await?;
+    let event = event.ok_or_else(|| not_found("Event"))?;
     let mut out = String::new();
     render::push_event(&mut out, &event, include);
+    if explain {
+        let end = out.pop();
+        explain::push(&mut out, &stats);
+        out.extend(end);
+    }
     Ok(json_response(StatusCode::OK, out))
 }
 
@@ -131,7 +152,11 @@ pub(crate) async fn list_sessions(
     let mut out = String::from(r#"{"sessions":["#);
     render::push_joined(&mut out, &page.sessions, render::push_session);
     let next = page.next.map_or("null".to_owned(), |next| quote(&Params::encode_session_cursor(&next)));
-    out.push_str(&format!(r#"],"next_cursor":{next}}}"#));
+    out.push_str(&format!(r#"],"next_cursor":{next}"#));
+    if page.partial {
+        out.push_str(r#","partial":true"#);
+    }
+    out.push('}');
     Ok(json_response(StatusCode::OK, out))
 }
 
@@ -167,16 +192,23 @@ pub(crate) async fn session_events(
         }
     };
     let limit = params.limit(limits::PAGE_EVENTS_DEFAULT, limits::PAGE_EVENTS_MAX)?;
+    let explain = explain::wanted(&mut params)?;
     params.end()?;
     let session = id("Session", SessionId::parse(session))?;
-    let page = app.ledger.session_events(&principal.tenant, &session, from, order, limit).await?;
+    let (tenant, mut stats) = (&principal.tenant, ReadStats::default());
+    let page =
+        app.ledger.session_events_with_stats(tenant, &session, (from, order), limit, &mut stats).await?;
     if page.events.is_empty() && app.ledger.session(&principal.tenant, &session).await?.is_none() {
         return Err(not_found("Session"));
     }
     let mut out = String::from(r#"{"events":["#);
     render::push_joined(&mut out, &page.events, |out, event| render::push_event(out, event, include));
     let next = page.next.map_or("null".to_owned(), |next| next.to_string());
-    out.push_str(&format!(r#"],"next_sequence":{next}}}"#));
+    out.push_str(&format!(r#"],"next_sequence":{next}"#));
+    if explain {
+        explain::push(&mut out, &stats);
+    }
+    out.push('}');
     Ok(json_response(StatusCode::OK, out))
 }
 

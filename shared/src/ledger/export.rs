@@ -7,7 +7,6 @@
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
-use crate::archive::ColdStats;
 use crate::bundle;
 use crate::event::EventRef;
 use crate::ids::{Seq, SessionId, TenantId};
@@ -21,7 +20,7 @@ use crate::statement::{Says, Standing};
 use crate::store::{Order, StoreError};
 use crate::time::Micros;
 
-use super::{Ledger, ReadError};
+use super::{Ledger, ReadError, ReadStats};
 
 /// Attributes read at a time.
 const SEGMENTS_AHEAD: usize = 64;
@@ -273,7 +272,7 @@ impl Export {
         let pointer = self.ledger.archived_at(&self.tenant, session, run.next).await?;
         let pointer = pointer.ok_or_else(|| corrupt("no segment begins here, though the session goes on"))?;
         let (from, at_once) = ((run.next, Order::Asc), (limits::PAGE_EVENTS_MAX, limits::PAGE_BYTES_MAX));
-        let stats = &mut ColdStats::default();
+        let stats = &mut ReadStats::default();
         let page = self.ledger.archived_events(&self.tenant, &pointer, from, at_once, stats).await?;
         let last = run.standing.sequence;
         for event in page.events.iter().take_while(|event| event.sequence <= last) {

@@ -51,8 +51,7 @@ impl Ledger {
             // nearly every batch is of one session.
             entries.sort_by_key(|entry| std::cmp::Reverse(entry.meta.summary.events));
             for entry in entries {
-                stats.segments_read += 1;
-                if let Some(event) = self.event_in(tenant, &entry, id).await? {
+                if let Some(event) = self.event_in(tenant, &entry, id, stats).await? {
                     return Ok(Some(event));
                 }
                 searched.push(entry);
@@ -100,12 +99,11 @@ impl Ledger {
         stats: &mut ReadStats,
     ) -> Result<Option<Event>, ReadError> {
         let budget = Budget::new(limits::QUERY_READ_BYTES_MAX);
-        for batch in view.cold() {
-            stats.archive_bytes += batch.record.bytes;
-            if !batch.may_hold_commit(id.commit()) {
-                stats.batches_skipped += 1;
-                continue;
-            }
+        let (may_hold, others): (Vec<_>, Vec<_>) =
+            view.cold().partition(|batch| batch.may_hold_commit(id.commit()));
+        stats.archive_bytes = may_hold.iter().chain(&others).map(|batch| batch.record.bytes).sum();
+        stats.batches_skipped = others.len() as u64;
+        for batch in may_hold {
             stats.batches_read += 1;
             let mut cost = Cost { budget: &budget, stats: &mut stats.cold };
             let file = self.cold.open(tenant, batch, &mut cost).await?;
@@ -121,10 +119,13 @@ impl Ledger {
         tenant: &TenantId,
         entry: &FeedEntry,
         id: EventId,
+        stats: &mut ReadStats,
     ) -> Result<Option<Event>, ReadError> {
         let session = &entry.session_id;
         let place = Place::new(tenant, session, &entry.meta);
         let Some(body) = self.body(place).await? else { return Ok(None) };
+        stats.segments_read += 1;
+        stats.bytes_read += body.len() as u64;
         open(place, &body, |view| {
             for event in view.events() {
                 let event = event?;

@@ -8,7 +8,7 @@
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use crate::archive::{Batch, Batches, ColdError, ColdStats, Cost};
+use crate::archive::{Batch, Batches, ColdError, Cost};
 use crate::ids::{Seq, SessionId, TenantId};
 use crate::ledger::Ledger;
 use crate::limits;
@@ -16,7 +16,7 @@ use crate::objects::ObjectError;
 use crate::store::{Order, Pointer, StoreError};
 use crate::time::Micros;
 
-use super::{Budget, ReadError, SessionEvents};
+use super::{Budget, ReadError, ReadStats, SessionEvents};
 
 /// How long before a batch may lose its first segment it is read from the archive too, ms: a segment counts as expired
 /// a while before its time, and the clock that says so may differ from ours.
@@ -153,7 +153,7 @@ impl Ledger {
         pointer: &Pointer,
         (from, order): (Seq, Order),
         (limit, bytes_max): (usize, usize),
-        stats: &mut ColdStats,
+        stats: &mut ReadStats,
     ) -> Result<SessionEvents, ReadError> {
         let mut reading = Reading::begin(self, tenant).await?;
         loop {
@@ -174,15 +174,24 @@ impl Ledger {
         pointer: &Pointer,
         (from, order): (Seq, Order),
         (limit, bytes_max): (usize, usize),
-        stats: &mut ColdStats,
+        stats: &mut ReadStats,
     ) -> Result<SessionEvents, ReadError> {
         let session = &pointer.archived.session_id;
         // A session is read to its end, however long it is; a page of it is bounded by itself.
         let budget = Budget::new(u64::MAX);
-        let mut cost = Cost { budget: &budget, stats };
-        let numbers = pointer.first_batch..=pointer.last_batch;
-        let mut batches: Vec<&Arc<Batch>> =
-            view.numbered(numbers).filter(|batch| batch.may_hold_session(session)).collect();
+        let (mut all, mut bytes, mut batches) = (0, 0, Vec::new());
+        for batch in view.numbered(pointer.first_batch..=pointer.last_batch) {
+            all += 1;
+            bytes += batch.record.bytes;
+            if batch.may_hold_session(session) {
+                batches.push(batch);
+            }
+        }
+        // Pages of one read are of the same batches.
+        stats.archive_bytes = stats.archive_bytes.max(bytes);
+        stats.batches_skipped = stats.batches_skipped.max(all - batches.len() as u64);
+        stats.batches_read += 1;
+        let mut cost = Cost { budget: &budget, stats: &mut stats.cold };
         // Sequences rise with the batches: half of them are ruled out by a look into one.
         while !batches.is_empty() {
             let middle = batches.len() / 2;

@@ -49,6 +49,13 @@ pub struct ReadStats {
     pub cold: ColdStats,
 }
 
+impl ReadStats {
+    /// Bytes of the archive that could have been asked for, but were not read.
+    pub fn archive_bytes_skipped(&self) -> u64 {
+        self.archive_bytes.saturating_sub(self.cold.bytes_read)
+    }
+}
+
 /// A page of events.
 #[derive(Debug, Clone)]
 pub struct EventPage {

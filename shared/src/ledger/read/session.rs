@@ -1,6 +1,5 @@
 //! One session's events, in the order of their sequence.
 
-use crate::archive::ColdStats;
 use crate::event::{Event, EventRef};
 use crate::ids::{Seq, SessionId, TenantId};
 use crate::ledger::Ledger;
@@ -8,7 +7,7 @@ use crate::limits;
 use crate::segment::SegmentMeta;
 use crate::store::{Order, Pointer};
 
-use super::{Place, READ_AHEAD, ReadError, event_count, open};
+use super::{Place, READ_AHEAD, ReadError, ReadStats, event_count, open};
 
 /// A run of one session's events.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,11 +33,11 @@ impl Ledger {
         order: Order,
         limit: usize,
     ) -> Result<SessionEvents, ReadError> {
-        let mut stats = ColdStats::default();
+        let mut stats = ReadStats::default();
         self.session_events_with_stats(tenant, session, (from, order), limit, &mut stats).await
     }
 
-    /// The same, and what reads of the archive it took.
+    /// The same, and what it cost.
     ///
     /// # Errors
     /// `Corrupt`; `Store`.
@@ -48,7 +47,7 @@ impl Ledger {
         session: &SessionId,
         (from, order): (Seq, Order),
         limit: usize,
-        stats: &mut ColdStats,
+        stats: &mut ReadStats,
     ) -> Result<SessionEvents, ReadError> {
         let mut run = Run { tenant, session, order, limit, events: Vec::new(), bytes: 0, next: Some(from) };
         while let Some(next) = run.next {
@@ -82,6 +81,9 @@ impl Ledger {
                     broken_off = true;
                     break;
                 };
+                stats.segments_read += 1;
+                stats.bytes_read += body.len() as u64;
+                stats.events_scanned += event_count(meta);
                 full = run.take(meta, &body)?;
                 if full {
                     break;

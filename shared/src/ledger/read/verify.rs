@@ -2,7 +2,6 @@
 
 use bytes::Bytes;
 
-use crate::archive::ColdStats;
 use crate::chain::ChainCheck;
 use crate::event::{Content, EventRef};
 use crate::ids::{EventHash, EventId, Seq, SessionId, TenantId};
@@ -12,7 +11,7 @@ use crate::segment::{Head, SegmentMeta, SegmentView};
 use crate::store::{Order, StoreError};
 use crate::summary::Summary;
 
-use super::{Place, READ_AHEAD, ReadError, open};
+use super::{Place, READ_AHEAD, ReadError, ReadStats, open};
 
 /// What a check of a session found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,7 +71,7 @@ impl Ledger {
                 let pointer = self.archived_at(tenant, session, from).await.map_err(|e| walk.unread(e))?;
                 if let Some(pointer) = pointer {
                     let at_once = (limits::PAGE_EVENTS_MAX, limits::PAGE_BYTES_MAX);
-                    let stats = &mut ColdStats::default();
+                    let stats = &mut ReadStats::default();
                     let page =
                         self.archived_events(tenant, &pointer, (from, Order::Asc), at_once, stats).await;
                     for event in page.map_err(|e| walk.unread(e))?.events {
