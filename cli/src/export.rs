@@ -1,7 +1,8 @@
 //! `quipu export`: sessions as one evidence bundle (docs/format.md, section 5).
 //!
 //! The server writes one bundle for each session. Several are joined into one here: their first lines must agree,
-//! and the last line counts anew. Events are passed on as they came.
+//! and the last line counts anew. Events are passed on as they came. An export of a range of time is one of the sessions
+//! that have something in it, each of them whole: a chain can be followed from its beginning only.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, BufWriter, Read as _, Write};
@@ -10,7 +11,10 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, bail, ensure};
 use clap::Args;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use quipu_core::limits;
+use quipu_core::log::checkpoint::Checkpoint;
+use quipu_core::note::unverified_text;
 use serde::Deserialize;
 
 use crate::args::ConnectArgs;
@@ -25,13 +29,20 @@ Examples:
   quipu export --session s1 --out s1.ndjson
   quipu export --session s1 s2 s3 --out case-7.ndjson
   quipu export --session s1 --out - | gzip > s1.ndjson.gz
+  quipu export --since 2026-02-01 --until 2026-02-28 --out february.ndjson
 
 The bundle verifies offline, without this ledger:  quipu verify s1.ndjson --key log.pub
 (`quipu key show > log.pub`, fetched before the evidence is in doubt)")]
 pub(crate) struct ExportArgs {
     /// The sessions
-    #[arg(long, value_name = "ID", required = true, num_args = 1..)]
+    #[arg(long, value_name = "ID", num_args = 1.., required_unless_present_any = ["since", "until"])]
     session: Vec<String>,
+    /// The sessions with an event of this time or later, each whole: RFC 3339, or a day
+    #[arg(long, value_name = "TIME", conflicts_with = "session")]
+    since: Option<String>,
+    /// The sessions with an event of this time or earlier, each whole
+    #[arg(long, value_name = "TIME", conflicts_with = "session")]
+    until: Option<String>,
     /// Where to write it; `-` is standard output
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
@@ -48,16 +59,17 @@ pub(crate) fn run(args: &ExportArgs) -> anyhow::Result<ExitCode> {
         ensure!(!args.session[..index].contains(session), "the session {session:?} is named twice");
     }
     let client = Client::connect(&args.connect)?;
+    let sessions = if args.session.is_empty() { plan(&client, args)? } else { args.session.clone() };
     let to_stdout = args.out == Path::new("-");
     let events = if to_stdout {
         let mut out = BufWriter::new(std::io::stdout().lock());
-        let events = write_bundle(&client, &args.session, &mut out, &stdout_error)?;
+        let events = write_bundle(&client, &sessions, &mut out, &stdout_error)?;
         out.flush().map_err(stdout_error)?;
         events
     } else {
-        write_file(&client, &args.session, &args.out)?
+        write_file(&client, &sessions, &args.out)?
     };
-    let sessions = args.session.len() as u64;
+    let sessions = sessions.len() as u64;
     let shown = args.out.display();
     let summary = if args.json {
         serde_json::json!({ "out": args.out, "sessions": sessions, "events": events }).to_string()
@@ -77,6 +89,51 @@ pub(crate) fn run(args: &ExportArgs) -> anyhow::Result<ExitCode> {
         print(&summary)?
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// A page of the sessions that a range is about.
+#[derive(Deserialize)]
+struct Plan {
+    sessions: Vec<String>,
+    next_cursor: Option<String>,
+}
+
+/// The sessions that the range is about.
+fn plan(client: &Client, args: &ExportArgs) -> anyhow::Result<Vec<String>> {
+    let (mut sessions, mut cursor) = (Vec::new(), None::<String>);
+    loop {
+        let request = Request::get(&["v1", "export"])
+            .parameter("from", args.since.as_deref())
+            .parameter("to", args.until.as_deref())
+            .parameter("cursor", cursor.as_deref());
+        let page: Plan =
+            serde_json::from_str(&client.ask(&request)?).context("the answer is no list of sessions")?;
+        sessions.extend(page.sessions);
+        cursor = page.next_cursor;
+        if cursor.is_none() {
+            break;
+        }
+    }
+    if sessions.is_empty() {
+        bail!(hinted(
+            "no session has an event in this range",
+            "quipu query --from … --to … shows what there is"
+        ));
+    }
+    Ok(sessions)
+}
+
+/// How far an export has come: on standard error, and only if that is a terminal.
+fn progress(sessions: usize) -> ProgressBar {
+    let bar = ProgressBar::new(sessions as u64);
+    // One session is done before anybody looks.
+    if sessions < 2 {
+        bar.set_draw_target(ProgressDrawTarget::hidden());
+    }
+    let style =
+        ProgressStyle::with_template("{bar:30} {pos} of {len} sessions  {msg}  {elapsed}, {eta} left");
+    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    bar
 }
 
 /// Writes the file whole or not at all: half a bundle must not be taken for one.
@@ -111,11 +168,19 @@ fn write_bundle(
     fail: WriteError<'_>,
 ) -> anyhow::Result<u64> {
     let mut joined = Joined { out, fail, header: None, preamble: Vec::new(), sessions: 0, events: 0 };
+    let bar = progress(sessions.len());
+    let mut log_size: Option<u64> = None;
     for session in sessions {
-        let request = Request::get(&["v1", "sessions", session, "export"]);
+        let request = Request::get(&["v1", "sessions", session, "export"])
+            .parameter("log_size", log_size.map(|size| size.to_string()).as_deref());
         let reply = client.send(&request)?.accepted().with_context(|| format!("session {session:?}"))?;
         joined.add(reply.body).with_context(|| format!("session {session:?}"))?;
+        // The log may grow meanwhile, and a bundle has one checkpoint.
+        log_size = Some(joined.log_size()?);
+        bar.inc(1);
+        bar.set_message(count(joined.events, "event"));
     }
+    bar.finish_and_clear();
     joined.end()
 }
 
@@ -219,6 +284,24 @@ impl Joined<'_> {
             bail!(hinted("the log grew while it was exported", "try again, between two batches"));
         }
         Ok(())
+    }
+
+    /// Leaves of the log in the checkpoint of the first bundle; 0 if it has none.
+    fn log_size(&self) -> anyhow::Result<u64> {
+        #[derive(Deserialize)]
+        struct Line {
+            kind: String,
+            note: String,
+        }
+        for line in &self.preamble {
+            let line: Line = serde_json::from_slice(line).context("the answer is no bundle")?;
+            if line.kind == "checkpoint" {
+                let text = unverified_text(&line.note).map(Checkpoint::parse);
+                let Ok(Ok(checkpoint)) = text else { bail!("the answer's checkpoint is none") };
+                return Ok(checkpoint.tree_size);
+            }
+        }
+        Ok(0)
     }
 
     fn end(self) -> anyhow::Result<u64> {

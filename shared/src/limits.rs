@@ -146,6 +146,9 @@ pub const PAGE_EVENTS_DEFAULT: usize = 100;
 /// See [`PAGE_EVENTS_DEFAULT`].
 pub const PAGE_EVENTS_MAX: usize = 1000;
 
+/// Most sessions in one page of what an export of a range is about: ids of 256 bytes at most make 2.6 MB.
+pub const PLAN_SESSIONS_MAX: usize = 10_000;
+
 /// Most bytes of payload and metadata in one page of events; a page ends early rather than pass it. A Lambda
 /// answers with at most 6,291,556 bytes (service quota), and the answer is a string in JSON: what is all quotes and
 /// backslashes doubles. 2.5 MiB × 2 leaves 1 MB for the other fields of 1000 events.

@@ -64,6 +64,7 @@ fn probes(known: &Known) -> Vec<Probe> {
         get("/v1/log/consistency", "/v1/log/consistency?from=1"),
         get("/v1/events/{id}/proof", &format!("/v1/events/{}/proof", known.event)),
         get("/v1/verify", "/v1/verify"),
+        get("/v1/export", "/v1/export"),
         get("/api/health", "/api/health"),
         get("/api/events", "/api/events"),
         get("/api/events/{id}", &format!("/api/events/{}", known.event)),

@@ -112,6 +112,44 @@ fn commands_work_in_pipes() {
     assert!(cut.stderr.is_empty(), "{}", String::from_utf8_lossy(&cut.stderr));
 }
 
+/// The sessions that have something in a range become one bundle, whole, with the log's checkpoint and proofs; and it
+/// says so where there is none.
+#[test]
+fn a_range_of_time_is_one_bundle() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let server = Server::start(&dir.join("quipu-data"), &[]);
+    let at = |session: &str, day: u32| {
+        let time = format!("2026-02-{day:02}T10:00:00Z");
+        let event = json!({ "session_id": session, "agent_id": "a", "event_type": "t", "timestamp": time, "payload": day });
+        format!("{event}\n")
+    };
+    let early = [at("before", 1), at("across", 2), at("across", 10), at("inside", 11)].concat();
+    assert!(piped(dir, &["send", "-"], early.as_bytes()).status.success());
+    ok(dir, &["archive", "now"]);
+    let late = [at("inside", 12), at("after", 21)].concat();
+    assert!(piped(dir, &["send", "-"], late.as_bytes()).status.success());
+    let summary = ok(
+        dir,
+        &["export", "--since", "2026-02-09", "--until", "2026-02-12", "--out", "range.ndjson", "--json"],
+    );
+    let summary: Value = serde_json::from_str(&summary).unwrap();
+    assert_eq!((&summary["sessions"], &summary["events"]), (&json!(2), &json!(4)), "{summary}");
+    std::fs::write(dir.join("log.pub"), ok(dir, &["key", "show"])).unwrap();
+    let verdict = ok(dir, &["verify", "range.ndjson", "--key", "log.pub"]);
+    assert!(verdict.starts_with("VALID") && verdict.contains("checkpoint 4"), "{verdict}");
+    let bundle = std::fs::read_to_string(dir.join("range.ndjson")).unwrap();
+    assert_eq!(bundle.matches(r#""kind":"proof""#).count(), 2, "both sessions are in the log");
+    ok(dir, &["export", "--until", "2026-02-01", "--out", "one.ndjson"]);
+    let none = run(dir, &["export", "--since", "2027-01-01", "--out", "none.ndjson"]);
+    assert_eq!(none.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&none.stderr).contains("no session has an event in this range"));
+    assert!(!dir.join("none.ndjson").exists());
+    let explained = run(dir, &["query", "--session", "inside", "--explain"]);
+    assert!(String::from_utf8_lossy(&explained.stderr).contains("2 segments read"), "{explained:?}");
+    drop(server);
+}
+
 /// An import that is killed again and again goes on where it was, and writes nothing twice.
 #[test]
 fn an_import_is_resumable() {

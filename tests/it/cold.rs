@@ -35,10 +35,10 @@ async fn write(service: &Service, round: usize) {
                 json!({
                     "session_id": format!("session-{}", at % 5),
                     "agent_id": format!("agent-{}", at % 3),
-                    "event_type": if at % 4 == 0 { "note.taken" } else { "note.given" },
-                    "severity": if at % 7 == 0 { "error" } else { "info" },
+                    "event_type": if at.is_multiple_of(4) { "note.taken" } else { "note.given" },
+                    "severity": if at.is_multiple_of(7) { "error" } else { "info" },
                     "timestamp": format!("2026-0{}-01T10:{:02}:00Z", round + 1, (batch * 10 + n) % 60),
-                    "payload": { "text": format!("text {at} of {}", if at % 11 == 0 { "Gold" } else { "tin" }) },
+                    "payload": { "text": format!("text {at} of {}", if at.is_multiple_of(11) { "Gold" } else { "tin" }) },
                 })
             })
             .collect();

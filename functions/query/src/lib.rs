@@ -3,6 +3,7 @@
 
 mod agentlens;
 mod explain;
+mod export;
 mod log;
 mod native;
 
@@ -23,10 +24,11 @@ pub fn routes(app: SharedApp) -> Routes {
         .add(Method::GET, "/v1/sessions/{id}", read, native::get_session)
         .add(Method::GET, "/v1/sessions/{id}/events", read, native::session_events)
         .add(Method::GET, "/v1/sessions/{id}/verify", read, native::verify_session)
-        .add(Method::GET, "/v1/sessions/{id}/export", read, native::export_session)
+        .add(Method::GET, "/v1/sessions/{id}/export", read, export::session)
         .add(Method::GET, "/v1/agents", read, native::list_agents)
         .add(Method::GET, "/v1/agents/{id}", read, native::get_agent)
         .add(Method::GET, "/v1/verify", read, native::verify_all)
+        .add(Method::GET, "/v1/export", read, export::plan)
         .add(Method::GET, "/v1/log/key", Access::Any, native::log_key)
         .add(Method::GET, "/api/health", Access::Open, health)
         .add(Method::GET, "/api/events", read, agentlens::list_events)

@@ -1,24 +1,19 @@
 //! The native API's reads.
 
 use axum::Extension;
-use axum::body::Body;
 use axum::extract::{Path, Request, State};
-use axum::http::header::CONTENT_TYPE;
-use axum::http::{HeaderValue, StatusCode};
-use axum::response::{IntoResponse, Response};
+use axum::http::StatusCode;
+use axum::response::Response;
 use quipu_core::auth::Principal;
 use quipu_core::dialect::render::{self, Include, quote};
 use quipu_core::error::ErrorCode;
 use quipu_core::http::{ApiError, Params, SharedApp, json_response};
 use quipu_core::ids::{AgentId, EventId, IdError, Seq, SessionId};
-use quipu_core::ledger::{
-    EventFilter, EventPosition, ListQuery, ReadError, ReadStats, SessionQuery, SessionVerdict,
-};
+use quipu_core::ledger::{EventFilter, EventPosition, ListQuery, ReadStats, SessionQuery, SessionVerdict};
 use quipu_core::limits;
-use quipu_core::log::LogReader;
 use quipu_core::log::checkpoint::origin;
 use quipu_core::note::NoteError;
-use quipu_core::store::{Order, StoreError};
+use quipu_core::store::Order;
 use quipu_core::time::Micros;
 use serde_json::json;
 
@@ -282,29 +277,6 @@ pub(crate) async fn verify_all(
         "message": message, "sessions": checked, "events": events,
     });
     Ok(json_response(StatusCode::OK, body.to_string()))
-}
-
-/// `GET /v1/sessions/{id}/export`: an evidence bundle (docs/format.md, section 5).
-pub(crate) async fn export_session(
-    State(app): State<SharedApp>,
-    Extension(principal): Extension<Principal>,
-    Path(session): Path<String>,
-) -> Result<Response, ApiError> {
-    let session = id("Session", SessionId::parse(session))?;
-    let export = match app.ledger.export(&principal.tenant, &[session]).await {
-        Err(ReadError::Store(StoreError::NotFound)) => return Err(not_found("Session")),
-        other => other?,
-    };
-    let export = match &app.objects {
-        Some(objects) => export.with_log(LogReader::new(objects.clone(), principal.tenant.clone())),
-        None => export,
-    };
-    // Once the first piece is out, a failure can only cut the bundle off, and a bundle without its end is INVALID.
-    let pieces = futures_util::stream::try_unfold(export, |mut export| async move {
-        Ok::<_, ReadError>(export.next_chunk().await?.map(|piece| (piece, export)))
-    });
-    let body = Body::from_stream(pieces);
-    Ok(([(CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"))], body).into_response())
 }
 
 /// `GET /v1/agents`: by id, in pages.

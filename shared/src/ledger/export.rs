@@ -42,6 +42,8 @@ pub struct Export {
     event_count: u64,
     /// The log, for proofs.
     log: Option<LogReader>,
+    /// The checkpoint after this batch; the newest, if `None`.
+    batch: Option<u64>,
     /// Leaves of the log in the bundle's checkpoint.
     tree_size: u64,
 }
@@ -107,6 +109,7 @@ impl Ledger {
             session_count: 0,
             event_count: 0,
             log: None,
+            batch: None,
             tree_size: 0,
         })
     }
@@ -129,10 +132,21 @@ impl Export {
         self
     }
 
+    /// The same with the checkpoint after a batch of that log, and with proofs for what was archived until then.
+    #[must_use]
+    pub fn at_batch(mut self, batch: u64) -> Self {
+        self.batch = Some(batch);
+        self
+    }
+
     /// Appends the checkpoint, if the log has one.
     async fn checkpoint(&mut self, out: &mut String) -> Result<(), ReadError> {
         let Some(log) = &self.log else { return Ok(()) };
-        let Some((note, _)) = log.checkpoint().await.map_err(log_error)? else { return Ok(()) };
+        let note = match self.batch {
+            Some(batch) => log.checkpoint_at(batch).await.map_err(log_error)?,
+            None => log.checkpoint().await.map_err(log_error)?.map(|(note, _)| note),
+        };
+        let Some(note) = note else { return Ok(()) };
         let checkpoint = unverified_text(&note).ok().and_then(|text| Checkpoint::parse(text).ok());
         let checkpoint = checkpoint.ok_or_else(|| ReadError::Corrupt {
             key: "the newest checkpoint".into(),

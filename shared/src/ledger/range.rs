@@ -36,6 +36,16 @@ impl Ledger {
         }
     }
 
+    /// The batch after which a tenant's log had so many leaves, if there is one.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub async fn batch_of_size(&self, tenant: &TenantId, size: u64) -> Result<Option<u64>, ReadError> {
+        let batches = self.cold.batches(&*self.store, tenant).await?;
+        let found = batches.binary_search_by_key(&size, |batch| batch.record.tree_size());
+        Ok(found.ok().map(|at| batches[at].record.batch))
+    }
+
     async fn sessions_of(
         &self,
         view: &View,
