@@ -48,7 +48,6 @@ pub(crate) struct RebuildArgs {
     checkpoint: Vec<PathBuf>,
     /// With --store aws: nothing else runs on the table, so do not wait until all have noticed that it is closed
     #[arg(long)]
-    #[cfg_attr(not(feature = "aws"), expect(dead_code, reason = "only a table has others on it"))]
     idle: bool,
     /// As JSON
     #[arg(long)]
