@@ -120,6 +120,7 @@ impl Service {
         let gate = Gate::new(ledger.store().clone(), ledger.clock().clone(), mode);
         let app: SharedApp = Arc::new(App { ledger, gate, bootstrap_secret: None, objects });
         let routes = Routes::new(app.clone())
+            .merge(quipu_erase::routes(app.clone()))
             .merge(quipu_ingest::routes(app.clone()))
             .merge(quipu_query::routes(app.clone()))
             .merge(quipu_tokens::routes(app.clone()));

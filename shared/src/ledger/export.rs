@@ -8,7 +8,8 @@ use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
 use crate::bundle;
-use crate::event::EventRef;
+use crate::erasure;
+use crate::event::{Content, EventRef};
 use crate::ids::{Seq, SessionId, TenantId};
 use crate::limits;
 use crate::log::checkpoint::Checkpoint;
@@ -35,6 +36,8 @@ pub struct Export {
     created_at: Micros,
     /// Sessions to come, each with its head.
     sessions: VecDeque<Standing>,
+    /// Sessions that are or were among them.
+    named: HashSet<SessionId>,
     current: Option<Run>,
     reader: SegmentReader,
     stage: Stage,
@@ -102,6 +105,7 @@ impl Ledger {
             ledger: Arc::clone(self),
             tenant: tenant.clone(),
             created_at: self.clock.now(),
+            named: standings.iter().map(|standing| standing.session_id.clone()).collect(),
             sessions: standings,
             current: None,
             reader,
@@ -243,6 +247,21 @@ impl Export {
         Ok(())
     }
 
+    /// Adds the sessions of tombstones to those to come: without them, nobody could tell an erasure from a deletion. One
+    /// that is not there is told by whoever verifies the bundle.
+    async fn add_tombstones(&mut self, tombstones: Vec<SessionId>) -> Result<(), ReadError> {
+        for session in tombstones {
+            if !self.named.insert(session.clone()) {
+                continue;
+            }
+            if let Some(Head { sequence, hash }) = self.ledger.store.head(&self.tenant, &session).await? {
+                let (tenant, time) = (self.tenant.clone(), self.ledger.clock.now());
+                self.sessions.push_back(Standing { tenant, session_id: session, sequence, hash, time });
+            }
+        }
+        Ok(())
+    }
+
     /// Appends the events of the run's next segment.
     async fn segment(&mut self, run: &mut Run, out: &mut String) -> Result<(), ReadError> {
         let (store, session) = (&self.ledger.store, &run.standing.session_id);
@@ -262,6 +281,7 @@ impl Export {
             None => None,
         };
         let Some(body) = body else { return self.archived(run, out).await };
+        let mut tombstones = Vec::new();
         let view = self.reader.open(&body).map_err(|e| corrupt(&e))?;
         for event in view.events() {
             let event = event.map_err(|e| corrupt(&e))?;
@@ -269,9 +289,9 @@ impl Export {
                 break;
             }
             self.event_count += 1;
-            push(run, &event, out).map_err(|why| corrupt(&why))?;
+            push(run, &event, out, &mut tombstones).map_err(|why| corrupt(&why))?;
         }
-        Ok(())
+        self.add_tombstones(tombstones).await
     }
 
     /// Appends events of the run that are not hot.
@@ -288,10 +308,10 @@ impl Export {
         let (from, at_once) = ((run.next, Order::Asc), (limits::PAGE_EVENTS_MAX, limits::PAGE_BYTES_MAX));
         let stats = &mut ReadStats::default();
         let page = self.ledger.archived_events(&self.tenant, &pointer, from, at_once, stats).await?;
-        let last = run.standing.sequence;
+        let (last, mut tombstones) = (run.standing.sequence, Vec::new());
         for event in page.events.iter().take_while(|event| event.sequence <= last) {
             self.event_count += 1;
-            push(run, &event.as_ref(), out).map_err(|why| ReadError::Corrupt {
+            push(run, &event.as_ref(), out, &mut tombstones).map_err(|why| ReadError::Corrupt {
                 key: format!(
                     "tenant {} session {} sequence {}",
                     self.tenant, event.session_id, event.sequence
@@ -299,12 +319,17 @@ impl Export {
                 why: why.to_owned(),
             })?;
         }
-        Ok(())
+        self.add_tombstones(tombstones).await
     }
 }
 
-/// Appends the next event of a run.
-fn push(run: &mut Run, event: &EventRef<'_>, out: &mut String) -> Result<(), &'static str> {
+/// Appends the next event of a run, and notes in which session the tombstone of an erased one is.
+fn push(
+    run: &mut Run,
+    event: &EventRef<'_>,
+    out: &mut String,
+    tombstones: &mut Vec<SessionId>,
+) -> Result<(), &'static str> {
     if event.sequence != run.next {
         return Err("what is stored here is another sequence");
     }
@@ -312,6 +337,9 @@ fn push(run: &mut Run, event: &EventRef<'_>, out: &mut String) -> Result<(), &'s
         return Err("the session's head and its last event have different hashes");
     }
     bundle::push_event(out, event);
+    if let Content::Erased { .. } = event.content {
+        tombstones.push(erasure::session_of(event.event_id));
+    }
     run.next = event.sequence.checked_add(1).ok_or("a sequence past 2^63")?;
     Ok(())
 }

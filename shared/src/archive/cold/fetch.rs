@@ -20,11 +20,6 @@ impl Fetched {
         Self(BTreeMap::from([(start, bytes)]))
     }
 
-    /// How many bytes.
-    pub(super) fn bytes(&self) -> usize {
-        self.0.values().map(Bytes::len).sum()
-    }
-
     /// The bytes of a range, if one piece has them.
     pub(super) fn get(&self, range: &Range<u64>) -> Option<Bytes> {
         let (start, bytes) = self.0.range(..=range.start).next_back()?;

@@ -107,15 +107,14 @@ pub struct ColdSession {
     pub held: Option<RangeInclusive<Seq>>,
 }
 
-/// A batch in an archive.
+/// A batch in an archive. Keeps where things are, and nothing of what they are: content that is erased from the object
+/// must not come out of a memory of it.
 pub struct ColdFile {
     objects: Arc<dyn ObjectStore>,
     tenant: TenantId,
     key: String,
     metadata: ParquetMetaData,
     groups: Vec<Group>,
-    /// The end of the object. Of a small batch it is all of it.
-    tail: Fetched,
 }
 
 impl std::fmt::Debug for ColdFile {
@@ -162,12 +161,12 @@ impl ColdFile {
         let whole = tail.join(&have).ok_or_else(|| corrupt(cut_off()))?;
         let tail = Fetched::of(have.start, whole);
         let groups = guard(|| index::groups(&metadata, &rows, &tail, footer.start)).map_err(corrupt)?;
-        Ok(Self { objects, tenant: tenant.clone(), key: key.to_owned(), metadata, groups, tail })
+        Ok(Self { objects, tenant: tenant.clone(), key: key.to_owned(), metadata, groups })
     }
 
     /// About how many bytes it takes in memory.
     pub(super) fn weight(&self) -> usize {
-        size_of::<Self>() + self.metadata.memory_size() + index::weight(&self.groups) + self.tail.bytes()
+        size_of::<Self>() + self.metadata.memory_size() + index::weight(&self.groups)
     }
 
     /// How many rows it says it has.
@@ -311,7 +310,7 @@ impl ColdFile {
     }
 
     async fn fetch(&self, ranges: Vec<Range<u64>>, cost: &mut Cost<'_>) -> Result<Fetched, ColdError> {
-        let mut fetched = self.tail.clone();
+        let mut fetched = Fetched::default();
         fetch::fetch(&*self.objects, &self.key, ranges, &mut fetched, cost).await?;
         Ok(fetched)
     }

@@ -14,7 +14,7 @@ use crate::chain::Hasher;
 use crate::event::{Event, OwnedContent, Redactions};
 use crate::ids::{CommitId, EventHash, EventId, Seq, SessionId, Severity, TenantId};
 use crate::ledger::{Budget, EventFilter, EventPosition};
-use crate::objects::{Condition, Listed, Object, ObjectError, ObjectStore, Tag};
+use crate::objects::{Condition, Listed, Object, ObjectError, ObjectStore, Purged, Tag};
 use crate::store::Order;
 use crate::time::Micros;
 
@@ -44,6 +44,9 @@ impl ObjectStore for One {
     }
     async fn delete(&self, _: &str) -> Result<(), ObjectError> {
         panic!("nothing is deleted")
+    }
+    async fn purge(&self, _: &str) -> Result<Purged, ObjectError> {
+        panic!("nothing is purged")
     }
     fn describe(&self) -> String {
         "a test".to_owned()

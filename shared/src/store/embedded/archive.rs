@@ -59,7 +59,8 @@ impl Group<'_> {
                 if table.get(key.as_slice()).map_err(fail)?.is_some() {
                     return Ok(Err(StoreError::Conflict(Conflict::Exists)));
                 }
-                put(&mut table, &key, &records::encode_batch(batch))?;
+                let batch = BatchRecord { recorded: false, ..batch.clone() };
+                put(&mut table, &key, &records::encode_batch(&batch))?;
                 Ok(Ok(1))
             }
             Archive::Recorded { tenant, batch } => {
@@ -85,8 +86,16 @@ impl Group<'_> {
             Ok(Some(before)) if before.archived.head.sequence >= pointer.archived.head.sequence => {
                 return Ok(Ok(0));
             }
+            // It was made from one that still had what was erased.
+            Ok(Some(before)) if before.scrubbed > pointer.scrubbed => {
+                return Ok(Err(StoreError::Conflict(Conflict::Changed)));
+            }
             Ok(_) => {}
         }
+        let pointer = match self.without_erased(tenant, pointer)? {
+            Ok(pointer) => pointer,
+            Err(damaged) => return Ok(Err(damaged)),
+        };
         if let Err(damaged) = self.keep_archived(tenant, &pointer.archived)? {
             return Ok(Err(damaged));
         }

@@ -61,9 +61,9 @@ pub(super) const RECORDED: u8 = 1;
 /// Of a batch's first byte: until when it is hot stands behind it.
 const HOT_UNTIL: u8 = 2;
 
-/// A row of the catalogue, not recorded yet.
+/// A row of the catalogue.
 pub(super) fn encode_batch(batch: &BatchRecord) -> Vec<u8> {
-    let mut out = vec![HOT_UNTIL];
+    let mut out = vec![if batch.recorded { HOT_UNTIL | RECORDED } else { HOT_UNTIL }];
     out.extend_from_slice(&batch.hot_until.get().to_be_bytes());
     out.extend_from_slice(&batch.encode());
     out
