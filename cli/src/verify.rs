@@ -82,6 +82,7 @@ pub(crate) fn run(args: &VerifyArgs) -> anyhow::Result<ExitCode> {
         }
     }
     options.read_checkpoints(&args.checkpoint);
+    options.now = Some(crate::time_arg::now());
     options.threads = args
         .threads
         .map_or_else(|| std::thread::available_parallelism().map_or(1, std::num::NonZero::get), usize::from);

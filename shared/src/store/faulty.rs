@@ -70,6 +70,7 @@ pub enum Op {
     MarkBroken,
     PutBatch,
     MarkRecorded,
+    MarkCold,
     LastBatch,
     Batches,
     Closed,
@@ -88,7 +89,7 @@ pub enum Op {
 
 impl Op {
     /// All of them.
-    pub const ALL: [Self; 43] = [
+    pub const ALL: [Self; 44] = [
         Self::Commit,
         Self::Head,
         Self::CommitAt,
@@ -118,6 +119,7 @@ impl Op {
         Self::MarkBroken,
         Self::PutBatch,
         Self::MarkRecorded,
+        Self::MarkCold,
         Self::LastBatch,
         Self::Batches,
         Self::Closed,
@@ -679,6 +681,11 @@ impl Store for Faulty {
     async fn mark_recorded(&self, tenant: &TenantId, batch: u64) -> Result<(), StoreError> {
         let (inner, tenant) = (self.inner.clone(), tenant.clone());
         self.write(Op::MarkRecorded, async move { inner.mark_recorded(&tenant, batch).await }).await
+    }
+
+    async fn mark_cold(&self, tenant: &TenantId, batch: u64) -> Result<(), StoreError> {
+        let (inner, tenant) = (self.inner.clone(), tenant.clone());
+        self.write(Op::MarkCold, async move { inner.mark_cold(&tenant, batch).await }).await
     }
 
     async fn last_batch(&self, tenant: &TenantId) -> Result<Option<BatchRecord>, StoreError> {

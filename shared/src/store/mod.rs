@@ -494,6 +494,12 @@ pub trait Store: Send + Sync + 'static {
     /// `NotFound`; `Throttled`, `Unavailable`, `Unknown`; may be repeated after any of them.
     async fn mark_recorded(&self, tenant: &TenantId, batch: u64) -> Result<(), StoreError>;
 
+    /// Notes that a batch's segments may not be hot any more, whatever was said of it: its `hot_until` is not known.
+    ///
+    /// # Errors
+    /// `NotFound`; `Throttled`, `Unavailable`, `Unknown`; may be repeated after any of them.
+    async fn mark_cold(&self, tenant: &TenantId, batch: u64) -> Result<(), StoreError>;
+
     /// The catalogue's batch with the highest number, strongly consistent.
     ///
     /// # Errors

@@ -13,6 +13,7 @@ use crate::objects::{Directory, ObjectStore};
 use crate::statement::Standing;
 use crate::store::embedded::{DataDir, InspectTable, Inspector};
 use crate::store::{BatchRecord, Pointer, StoreError, keys as rows};
+use crate::time::Micros;
 
 use super::archive::{ArchivedSession, Check, Listener, Object, Stop};
 use super::data_dir::Done;
@@ -92,7 +93,7 @@ async fn read(
 ) -> Result<Option<Archived>, Box<Finding>> {
     let path = dir.archive_path();
     let unreadable = |e: std::io::Error| finding(Code::Unreadable, format!("{}: {e}", path.display()));
-    let mut hot = Hot::new(inspector, erasures)?;
+    let mut hot = Hot::new(inspector, erasures, options.now)?;
     if !path.try_exists().map_err(unreadable)? {
         return hot.without_archive(options);
     }
@@ -147,6 +148,8 @@ fn note_found(wanted: &mut Wanted, found: &Wanted, said: &Standing) {
 /// What the hot tier says of the archive, walked over in step with it.
 struct Hot<'i> {
     inspector: &'i Inspector,
+    /// See [`Options::now`].
+    now: Option<Micros>,
     /// By session, the events that tombstones of the hot tier are about.
     buried: HashMap<(TenantId, SessionId), Vec<EventId>>,
     pointers: Peekable<Pointers<'i>>,
@@ -161,7 +164,11 @@ struct Hot<'i> {
 }
 
 impl<'i> Hot<'i> {
-    fn new(inspector: &'i Inspector, erasures: &BTreeMap<TenantId, Erasures>) -> Result<Self, Box<Finding>> {
+    fn new(
+        inspector: &'i Inspector,
+        erasures: &BTreeMap<TenantId, Erasures>,
+        now: Option<Micros>,
+    ) -> Result<Self, Box<Finding>> {
         let mut buried: HashMap<_, Vec<EventId>> = HashMap::new();
         for (tenant, erasures) in erasures {
             for (event, session) in erasures.about() {
@@ -171,6 +178,7 @@ impl<'i> Hot<'i> {
         let pointers: Pointers<'i> = Box::new(inspector.pointers().map_err(|e| stored(&e))?);
         Ok(Self {
             inspector,
+            now,
             buried,
             pointers: pointers.peekable(),
             catalogue: None,
@@ -196,6 +204,30 @@ impl<'i> Hot<'i> {
         }
         let (_, batches) = self.catalogue.as_mut().expect("it was just made");
         Ok(batches)
+    }
+
+    /// Readers leave the archive alone for a batch that the catalogue calls hot: then its segments are there, and stay as
+    /// long. A run begins with a segment.
+    fn stays_hot(&self, header: &BatchHeader, hot_until: Micros) -> Finished {
+        // A store that was made again does not know, and readers look into the archive.
+        let runs = if hot_until == Micros::MIN { &[][..] } else { &header.runs };
+        for run in runs {
+            let segment = self.inspector.archived(&header.tenant, &run.session_id, run.first);
+            let stays = match segment.map_err(|e| stored(&e))? {
+                Some(Some(archived)) => archived.expires_at.unwrap_or(Micros::MAX) == hot_until,
+                Some(None) => true,
+                None => self.now.is_none_or(|now| hot_until <= now),
+            };
+            if !stays {
+                let why =
+                    format!("the catalogue calls the batch hot until {hot_until}, and its segments are not");
+                let mut finding = finding(Code::Derived, why);
+                (finding.tenant, finding.batch) = (Some(header.tenant.clone()), Some(header.batch));
+                finding.session_id = Some(run.session_id.clone());
+                return Err(finding);
+            }
+        }
+        Ok(())
     }
 
     /// After all logs: nothing may be left.
@@ -261,6 +293,7 @@ impl Listener for Hot<'_> {
             (finding.tenant, finding.batch) = (Some(header.tenant.clone()), Some(header.batch));
             return Err(finding);
         }
+        self.stays_hot(header, hot_until)?;
         self.batches += 1;
         match recorded {
             true => self.recorded = header.batch,

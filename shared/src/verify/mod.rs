@@ -41,6 +41,7 @@ use crate::chain::ChainError;
 use crate::event::{Content, EventRef};
 use crate::ids::{SessionId, TenantId};
 use crate::note::VerifierKey;
+use crate::time::Micros;
 
 /// What was given beside the thing to check.
 #[derive(Debug, Clone, Default)]
@@ -53,6 +54,8 @@ pub struct Options {
     pub checkpoints: Vec<GivenCheckpoint>,
     /// Why something that was given could not be used. The verdict is then at best INCOMPLETE.
     pub unreadable: Option<String>,
+    /// What time it is: what has expired before may be gone. Without it, what is gone is not held against its time.
+    pub now: Option<Micros>,
     /// Threads that check a data directory or an archive; 0 is 1. A bundle is a stream and takes one.
     pub threads: usize,
 }

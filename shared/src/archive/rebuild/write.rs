@@ -56,6 +56,8 @@ pub(super) async fn records(
         let stays_until = options.hot_retention_ms.map(|ms| record.claimed_at.plus_ms(ms));
         let goes_at = Some(record.claimed_at);
         let (tenant, batch) = (&tenant, record.batch);
+        // Before anything is let go: readers must not take it for hot.
+        store.mark_cold(tenant, batch).await?;
         let known = runs.iter().filter_map(|run| {
             hot.get(&(tenant.clone(), run.session_id.clone())).map(|whole_from| (run, *whole_from))
         });

@@ -94,7 +94,7 @@ pub fn sample_batch(batch: u64, seed: u8) -> BatchRecord {
         bytes: 1 << 40,
         revision: 0,
         blooms: [vec![seed; 8], vec![1, 2, 3], vec![0xff; 4000]],
-        hot_until: at.plus_ms(i64::from(seed)),
+        hot_until: Micros::from_unix_ms(1_800_000_000_000 + i64::from(seed)),
         recorded: false,
     }
 }
@@ -606,6 +606,18 @@ pub async fn batches_are_listed_in_order(store: &dyn Store) {
         }
     }
     assert_eq!(ok(store.last_batch(&tenant).await, "last_batch").as_ref(), expected.last());
+    let last = expected.last_mut().expect("some");
+    for _ in 0..2 {
+        ok(store.mark_cold(&tenant, last.batch).await, "mark_cold");
+        last.hot_until = Micros::MIN;
+        assert_eq!(
+            ok(store.last_batch(&tenant).await, "last_batch").as_ref(),
+            Some(&*last),
+            "and nothing else"
+        );
+    }
+    let not_found = store.mark_cold(&tenant, 3).await;
+    assert!(matches!(not_found, Err(StoreError::NotFound)), "{not_found:?}");
     let not_found = store.mark_recorded(&tenant, 3).await;
     assert!(matches!(not_found, Err(StoreError::NotFound)), "{not_found:?}");
 }

@@ -27,13 +27,28 @@ pub(super) async fn mark_recorded(
     tenant: &TenantId,
     batch: u64,
 ) -> Result<(), StoreError> {
+    update(store, tenant, batch, "SET r = :n", 1).await
+}
+
+/// See [`crate::store::Store::mark_cold`].
+pub(super) async fn mark_cold(store: &DynamoStore, tenant: &TenantId, batch: u64) -> Result<(), StoreError> {
+    update(store, tenant, batch, "SET h = :n", Micros::MIN.get()).await
+}
+
+async fn update(
+    store: &DynamoStore,
+    tenant: &TenantId,
+    batch: u64,
+    expression: &str,
+    value: i64,
+) -> Result<(), StoreError> {
     let at = key(keys::batches(tenant), keys::batch(batch));
     let done = retried(Again::IfUnknown, || {
         let request = store.client.update_item().table_name(&store.table).set_key(Some(at.clone()));
         let request = request
-            .update_expression("SET r = :r")
+            .update_expression(expression)
             .condition_expression("attribute_exists(pk)")
-            .expression_attribute_values(":r", number(1));
+            .expression_attribute_values(":n", number(value));
         async { request.send().await.map_err(CallError::from) }
     });
     match done.await {

@@ -263,6 +263,10 @@ impl Store for DynamoStore {
         catalogue::mark_recorded(self, tenant, batch).await
     }
 
+    async fn mark_cold(&self, tenant: &TenantId, batch: u64) -> Result<(), StoreError> {
+        catalogue::mark_cold(self, tenant, batch).await
+    }
+
     async fn last_batch(&self, tenant: &TenantId) -> Result<Option<BatchRecord>, StoreError> {
         catalogue::last(self, tenant).await
     }

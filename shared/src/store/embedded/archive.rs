@@ -22,6 +22,7 @@ pub(super) enum Archive {
     Broken { tenant: TenantId, session: SessionId, first: Seq, at: Micros },
     PutBatch { tenant: TenantId, batch: BatchRecord },
     Recorded { tenant: TenantId, batch: u64 },
+    Cold { tenant: TenantId, batch: u64 },
     Close { since: Option<Micros> },
     Expire { now: Micros, limit: usize },
 }
@@ -63,20 +64,27 @@ impl Group<'_> {
                 put(&mut table, &key, &records::encode_batch(&batch))?;
                 Ok(Ok(1))
             }
-            Archive::Recorded { tenant, batch } => {
-                let mut table = self.txn.open_table(tables::BATCHES).map_err(fail)?;
-                let key = keys::batch(tenant, *batch);
-                let Some(mut value) = get(&table, &key)? else { return Ok(Err(StoreError::NotFound)) };
-                match value.first_mut() {
-                    Some(flags) => *flags |= records::RECORDED,
-                    None => return Ok(Err(corrupt(tables::BATCHES, &key, "it is empty"))),
-                }
-                put(&mut table, &key, &value)?;
-                Ok(Ok(1))
+            Archive::Recorded { tenant, batch } => self.rewrite(tenant, *batch, |row| row.recorded = true),
+            Archive::Cold { tenant, batch } => {
+                self.rewrite(tenant, *batch, |row| row.hot_until = Micros::MIN)
             }
             Archive::Close { since } => tables::set_closed(self.txn, *since).map(|()| Ok(1)),
             Archive::Expire { now, limit } => self.expire(*now, *limit),
         }
+    }
+
+    /// Changes what stands beside a batch's record.
+    fn rewrite(&mut self, tenant: &TenantId, batch: u64, change: impl FnOnce(&mut BatchRecord)) -> Applied {
+        let mut table = self.txn.open_table(tables::BATCHES).map_err(fail)?;
+        let key = keys::batch(tenant, batch);
+        let Some(value) = get(&table, &key)? else { return Ok(Err(StoreError::NotFound)) };
+        let mut row = match reads::decode_batch(&key, &value) {
+            Ok(row) => row,
+            Err(damaged) => return Ok(Err(damaged)),
+        };
+        change(&mut row);
+        put(&mut table, &key, &records::encode_batch(&row))?;
+        Ok(Ok(1))
     }
 
     fn advance(&mut self, tenant: &TenantId, pointer: &Pointer) -> Applied {

@@ -392,6 +392,22 @@ impl Inspector {
         records::decode_open(&value).map(Some).map_err(|e| corrupt(tables::OPEN, &key, e))
     }
 
+    /// What is noted of a segment's place in the archive, if it is there: nothing, if it is not archived.
+    ///
+    /// # Errors
+    /// `Corrupt`, `Unavailable`.
+    pub fn archived(
+        &self,
+        tenant: &TenantId,
+        session: &SessionId,
+        first: Seq,
+    ) -> Result<Option<Option<Archived>>, StoreError> {
+        let key = keys::segment(tenant, session, first);
+        let Some(value) = self.get(InspectTable::Segments, &key)? else { return Ok(None) };
+        let row = SegmentRow::decode(&value).map_err(|e| corrupt(tables::SEGMENTS, &key, e))?;
+        Ok(Some(row.archived))
+    }
+
     /// A session's segments with their bodies, in the order of their keys.
     ///
     /// # Errors

@@ -397,6 +397,10 @@ impl Store for EmbeddedStore {
         self.archive(Archive::Recorded { tenant: tenant.clone(), batch }).await.map(drop)
     }
 
+    async fn mark_cold(&self, tenant: &TenantId, batch: u64) -> Result<(), StoreError> {
+        self.archive(Archive::Cold { tenant: tenant.clone(), batch }).await.map(drop)
+    }
+
     async fn last_batch(&self, tenant: &TenantId) -> Result<Option<BatchRecord>, StoreError> {
         self.read(|view| reads::last_batch(view, tenant))
     }

@@ -57,7 +57,7 @@ pub(super) fn decode_session(session_id: SessionId, bytes: &[u8]) -> Result<Sess
 }
 
 /// Of a batch's first byte: everything that follows from it is written.
-pub(super) const RECORDED: u8 = 1;
+const RECORDED: u8 = 1;
 /// Of a batch's first byte: until when it is hot stands behind it.
 const HOT_UNTIL: u8 = 2;
 

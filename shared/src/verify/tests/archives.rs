@@ -14,6 +14,7 @@ fn options(case: &TamperedArchive, threads: usize) -> Options {
         receipts: case.receipts.iter().flat_map(|text| read_receipts(text.as_bytes())).collect(),
         checkpoints: case.checkpoints.iter().map(|text| read_checkpoint(text.as_bytes())).collect(),
         unreadable: None,
+        now: None,
         threads,
     }
 }

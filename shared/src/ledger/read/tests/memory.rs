@@ -317,6 +317,10 @@ impl Store for MemoryStore {
         unavailable()
     }
 
+    async fn mark_cold(&self, _: &TenantId, _: u64) -> Result<(), StoreError> {
+        unavailable()
+    }
+
     async fn last_batch(&self, _: &TenantId) -> Result<Option<BatchRecord>, StoreError> {
         Ok(None)
     }
