@@ -11,6 +11,7 @@ pub mod clock;
 pub mod codec;
 pub mod config;
 pub mod dialect;
+pub mod erasure;
 pub mod error;
 pub mod event;
 pub mod http;

@@ -70,6 +70,18 @@ pub const COMMIT_ACTIONS_MAX: usize = 100;
 /// Largest columns block of a segment after decompression, bytes: a hostile segment cannot ask for more.
 pub const SEGMENT_COLUMNS_BYTES_MAX: usize = 32 * 1024 * 1024;
 
+/// Longest reason of an erasure, bytes: it stands in the tombstone for ever.
+pub const ERASURE_REASON_BYTES_MAX: usize = 1024;
+
+/// Events that one object record names at most. Each takes 74 bytes of a note, which holds a million.
+pub const OBJECT_RECORD_EVENTS_MAX: usize = 10_000;
+
+/// Erasures of a tenant that one run looks at, at most: the rest is for the next one.
+pub const ERASURES_AT_ONCE: usize = 1000;
+
+/// How long point-in-time backups of the table keep what was there, ms: 35 days (service quota of DynamoDB).
+pub const TABLE_BACKUP_MS: i64 = 35 * 24 * 60 * 60 * 1000;
+
 /// Largest signed note, bytes (c2sp.org/signed-note advises a limit).
 pub const NOTE_BYTES_MAX: usize = 1_000_000;
 

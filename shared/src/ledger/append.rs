@@ -140,13 +140,36 @@ impl Ledger {
         events: Vec<NewEvent>,
         idempotency: Option<&IdempotencyKey>,
     ) -> Result<Appended, AppendError> {
+        let appended = self.append_if(tenant, events, idempotency, false).await?;
+        Ok(appended.expect("only what must begin its sessions may find them begun"))
+    }
+
+    /// Appends a batch whose sessions it begins; `None` if one of them has begun already, by whomever.
+    ///
+    /// # Errors
+    /// See [`AppendError`]; only `Unknown` leaves open whether it was stored.
+    pub(crate) async fn append_first(
+        &self,
+        tenant: &TenantId,
+        events: Vec<NewEvent>,
+    ) -> Result<Option<Appended>, AppendError> {
+        self.append_if(tenant, events, None, true).await
+    }
+
+    async fn append_if(
+        &self,
+        tenant: &TenantId,
+        events: Vec<NewEvent>,
+        idempotency: Option<&IdempotencyKey>,
+        only_first: bool,
+    ) -> Result<Option<Appended>, AppendError> {
         assert!(!events.is_empty() && events.len() <= limits::BATCH_EVENTS_MAX, "1 to 1000 events");
         let deadline = self.clock.now().plus_ms(limits::APPEND_DEADLINE_MS);
         if let Some(key) = idempotency
             && let Some(known) = self.known(tenant, key, deadline).await?
             && self.clock.now() < known.expires_at
         {
-            return self.replay(tenant, key, &known, deadline).await;
+            return self.replay(tenant, key, &known, deadline).await.map(Some);
         }
         self.ensure_open(deadline).await?;
         let sessions = group(events)?;
@@ -162,10 +185,13 @@ impl Ledger {
                 return Err(AppendError::Busy { retry_after: Duration::from_secs(1) });
             };
             let heads = self.heads(&batch, &mut guards, deadline).await?;
+            if only_first && heads.iter().any(Option::is_some) {
+                return Ok(None);
+            }
             match self.commit(&batch, &heads, &mut attempts, guards, deadline).await? {
                 Outcome::Committed(index) => {
                     let attempt = attempts.swap_remove(index);
-                    return Ok(appended(tenant, &attempt.commit, attempt.placed));
+                    return Ok(Some(appended(tenant, &attempt.commit, attempt.placed)));
                 }
                 Outcome::Lost => {}
                 Outcome::Refused(retry_after) => backoff.at_least(retry_after),
@@ -173,7 +199,7 @@ impl Ledger {
                     if let Some(key) = idempotency
                         && let Some(known) = self.known(tenant, key, deadline).await?
                     {
-                        return self.replay(tenant, key, &known, deadline).await;
+                        return self.replay(tenant, key, &known, deadline).await.map(Some);
                     }
                 }
             }

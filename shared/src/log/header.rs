@@ -247,6 +247,7 @@ impl BatchHeader {
             times: self.times,
             key: self.key.clone(),
             bytes: self.bytes,
+            revision: 0,
             blooms: [bytes(sessions), bytes(agents), bytes(types)],
             recorded: false,
         }

@@ -2,10 +2,10 @@
 
 use std::cell::RefCell;
 
-use crate::chain::{Hasher, content_digests};
+use crate::chain::{Hasher, content_digest, content_digests};
 use crate::codec::{Cursor, Malformed, put_bytes, put_signed, put_varint};
 use crate::event::{Content, EventRef, Redactions};
-use crate::ids::{CommitId, EventHash, Seq, SessionId, Severity, TenantId};
+use crate::ids::{CommitId, EventHash, EventId, Seq, SessionId, Severity, TenantId};
 use crate::limits;
 use crate::summary::Summary;
 use crate::time::Micros;
@@ -237,6 +237,43 @@ pub fn chain(
         summary: summary.expect("at least one event"),
     };
     Ok((Segment { session_id: session.clone(), meta, body: body.into() }, placed))
+}
+
+/// A segment without the contents of some of its events: its attributes and its body, of the same bytes whenever it is
+/// made. Numbers that the attributes count stay; an agent's name and tags, which are text, are what is left gives. `None`
+/// if none of the events is there with its content.
+///
+/// # Errors
+/// If the body is not one.
+pub fn erase(
+    meta: &SegmentMeta,
+    body: &[u8],
+    erased: impl Fn(EventId) -> bool,
+) -> Result<Option<(SegmentMeta, Vec<u8>)>, SegmentError> {
+    let mut reader = SegmentReader::new()?;
+    let view = reader.open(body)?;
+    let mut columns = Columns::new(&view.preamble);
+    let mut summary: Option<Summary> = None;
+    let mut count = 0;
+    for event in view.events() {
+        let mut event = event?;
+        if let Content::Kept { salt, payload, metadata } = event.content
+            && erased(event.event_id)
+        {
+            event.content = Content::Erased { digest: content_digest(&salt, payload, metadata) };
+            count += 1;
+        }
+        columns.push(event.event_id.number(), &event);
+        match &mut summary {
+            Some(summary) => summary.push(&event),
+            None => summary = Some(Summary::of(&event)),
+        }
+    }
+    let Some(left) = summary.filter(|_| count > 0) else { return Ok(None) };
+    let body = columns.finish(&view.preamble)?;
+    let mut meta = SegmentMeta { body_bytes: body.len() as u64, ..meta.clone() };
+    (meta.summary.agent_name, meta.summary.tags) = (left.agent_name, left.tags);
+    Ok(Some((meta, body)))
 }
 
 /// Most bytes at the front of a body that [`unpacked_bytes`] looks at: all that stands before the columns.

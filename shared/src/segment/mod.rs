@@ -10,7 +10,7 @@ mod tests;
 
 #[cfg(feature = "embedded")]
 pub(crate) use body::FRONT_BYTES_MAX;
-pub use body::{SegmentReader, SegmentView, chain, unpacked_bytes};
+pub use body::{SegmentReader, SegmentView, chain, erase, unpacked_bytes};
 pub use meta::{Head, SegmentMeta};
 
 use crate::codec::Malformed;

@@ -9,8 +9,14 @@ use crate::segment::Head;
 use crate::summary::Summary;
 use crate::time::Micros;
 
+/// Of a pointer that was never scrubbed.
 const POINTER_VERSION: u8 = 0x02;
+/// Of one that was: how often comes last.
+const SCRUBBED_POINTER_VERSION: u8 = 0x03;
+/// Of a batch whose object is that of its header.
 const BATCH_VERSION: u8 = 0x01;
+/// Of one whose object was written anew: the revision comes last.
+const REVISED_BATCH_VERSION: u8 = 0x02;
 
 /// A segment that is not archived yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,13 +36,16 @@ pub struct Pointer {
     pub first_batch: u64,
     /// The batch that holds the last one archived.
     pub last_batch: u64,
+    /// How often text of an erased event was taken out of its summary. It moves on with the pointer, so that one that was
+    /// made from an older one does not bring the text back.
+    pub scrubbed: u64,
 }
 
 impl Pointer {
     /// Its record, without the session's name.
     pub fn encode(&self) -> Vec<u8> {
         let record = &self.archived;
-        let mut out = vec![POINTER_VERSION];
+        let mut out = vec![if self.scrubbed == 0 { POINTER_VERSION } else { SCRUBBED_POINTER_VERSION }];
         put_varint(&mut out, record.head.sequence.get());
         out.extend_from_slice(&record.head.hash.0);
         out.extend_from_slice(&record.first_commit.to_bytes());
@@ -45,6 +54,9 @@ impl Pointer {
         put_varint(&mut out, self.first_batch);
         put_varint(&mut out, self.last_batch);
         record.summary.encode(&mut out);
+        if self.scrubbed > 0 {
+            put_varint(&mut out, self.scrubbed);
+        }
         out
     }
 
@@ -54,7 +66,8 @@ impl Pointer {
     /// If it is not one.
     pub fn decode(session: &SessionId, bytes: &[u8]) -> Result<Self, Malformed> {
         let mut cursor = Cursor(bytes);
-        if cursor.byte()? != POINTER_VERSION {
+        let version = cursor.byte()?;
+        if ![POINTER_VERSION, SCRUBBED_POINTER_VERSION].contains(&version) {
             return Err(Malformed("an unknown version of the pointer"));
         }
         let sequence = Seq::new(cursor.varint()?).ok_or(Malformed("a sequence out of range"))?;
@@ -63,11 +76,15 @@ impl Pointer {
         let updated_at = time(&mut cursor)?;
         let (first_batch, last_batch) = (cursor.varint()?, cursor.varint()?);
         let summary = Summary::decode(&mut cursor)?;
+        let scrubbed = if version == POINTER_VERSION { 0 } else { cursor.varint()? };
+        if version == SCRUBBED_POINTER_VERSION && scrubbed == 0 {
+            return Err(Malformed("a pointer with two spellings"));
+        }
         cursor.end()?;
         let head = Head { sequence, hash };
         let session_id = session.clone();
         let archived = SessionRecord { session_id, first_commit, last_commit, updated_at, head, summary };
-        Ok(Self { archived, first_batch, last_batch })
+        Ok(Self { archived, first_batch, last_batch, scrubbed })
     }
 }
 
@@ -94,6 +111,8 @@ pub struct BatchRecord {
     pub key: String,
     /// Length of its object, bytes.
     pub bytes: u64,
+    /// How often its object was written anew: the object record of this number names it; 0, the header.
+    pub revision: u64,
     /// Bloom filters over sessions, agents and types (docs/format.md, section 8).
     pub blooms: [Vec<u8>; 3],
     /// True once everything that follows from it is written. Stands beside the record, not in it.
@@ -108,7 +127,7 @@ impl BatchRecord {
 
     /// Its record, without its number and `recorded`.
     pub fn encode(&self) -> Vec<u8> {
-        let mut out = vec![BATCH_VERSION];
+        let mut out = vec![if self.revision == 0 { BATCH_VERSION } else { REVISED_BATCH_VERSION }];
         out.extend_from_slice(&self.header_hash);
         put_varint(&mut out, self.first_leaf);
         put_varint(&mut out, self.count);
@@ -123,6 +142,9 @@ impl BatchRecord {
         for bloom in &self.blooms {
             put_bytes(&mut out, bloom);
         }
+        if self.revision > 0 {
+            put_varint(&mut out, self.revision);
+        }
         out
     }
 
@@ -132,7 +154,8 @@ impl BatchRecord {
     /// If it is not one.
     pub fn decode(batch: u64, recorded: bool, bytes: &[u8]) -> Result<Self, Malformed> {
         let mut cursor = Cursor(bytes);
-        if cursor.byte()? != BATCH_VERSION {
+        let version = cursor.byte()?;
+        if ![BATCH_VERSION, REVISED_BATCH_VERSION].contains(&version) {
             return Err(Malformed("an unknown version of the batch"));
         }
         let this = Self {
@@ -147,8 +170,12 @@ impl BatchRecord {
             key: cursor.text()?.to_owned(),
             bytes: cursor.varint()?,
             blooms: [cursor.bytes()?.to_vec(), cursor.bytes()?.to_vec(), cursor.bytes()?.to_vec()],
+            revision: if version == BATCH_VERSION { 0 } else { cursor.varint()? },
             recorded,
         };
+        if version == REVISED_BATCH_VERSION && this.revision == 0 {
+            return Err(Malformed("a batch with two spellings"));
+        }
         cursor.end()?;
         Ok(this)
     }
@@ -200,7 +227,7 @@ mod tests {
         #[test]
         fn pointers(
             commits in (a_commit(), a_commit()), times in (a_time(), a_time()), agent in "[a-z]{1,9}",
-            sequence in 0..=Seq::MAX.get(), hash: [u8; 32], batches: (u64, u64),
+            sequence in 0..=Seq::MAX.get(), hash: [u8; 32], batches: (u64, u64), scrubbed in 0u64..300,
         ) {
             let session_id = SessionId::parse("s / é").unwrap();
             let archived = SessionRecord {
@@ -211,7 +238,7 @@ mod tests {
                 head: Head { sequence: Seq::new(sequence).unwrap(), hash: EventHash(hash) },
                 summary: a_summary(times.1, &agent),
             };
-            let pointer = Pointer { archived, first_batch: batches.0, last_batch: batches.1 };
+            let pointer = Pointer { archived, first_batch: batches.0, last_batch: batches.1, scrubbed };
             let bytes = pointer.encode();
             prop_assert_eq!(Pointer::decode(&session_id, &bytes), Ok(pointer));
             for end in 0..bytes.len() {
@@ -222,7 +249,7 @@ mod tests {
 
         #[test]
         fn batches(
-            (batch, first_leaf, count, bytes) in any::<(u64, u64, u64, u64)>(),
+            (batch, first_leaf, count, bytes, revision) in any::<(u64, u64, u64, u64, u64)>(),
             hashes: ([u8; 32], [u8; 32]),
             times in (a_time(), a_time(), a_time()), commits in (a_commit(), a_commit()),
             key in "[a-z/=é]{0,40}", blooms: [Vec<u8>; 3], recorded: bool,
@@ -238,6 +265,7 @@ mod tests {
                 times: (times.1, times.2),
                 key,
                 bytes,
+                revision: revision % 3,
                 blooms,
                 recorded,
             };

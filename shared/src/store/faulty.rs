@@ -28,11 +28,11 @@ use tokio::time::sleep;
 
 use self::lag::Sightings;
 use super::{
-    AgentRecord, BatchRecord, Commit, FeedEntry, FeedPosition, Idempotency, OpenEntry, Order, Pointer,
-    SessionRecord, Store, StoreError, TenantRecord, TimePage,
+    AgentRecord, BatchRecord, Commit, ErasureRecord, FeedEntry, FeedPosition, Idempotency, OpenEntry, Order,
+    Pointer, SessionRecord, Store, StoreError, StoredBody, TenantRecord, TimePage,
 };
 use crate::auth::TokenRecord;
-use crate::ids::{AgentId, CommitId, Seq, SessionId, TenantId};
+use crate::ids::{AgentId, CommitId, EventId, Seq, SessionId, TenantId};
 use crate::segment::{Head, SegmentMeta};
 use crate::time::Micros;
 
@@ -75,11 +75,20 @@ pub enum Op {
     Closed,
     SetClosed,
     Expire,
+    PutErasure,
+    Erasure,
+    UpdateErasure,
+    Erasures,
+    StoredBody,
+    ReplaceBody,
+    ReplacePointer,
+    ResizeBatch,
+    Scrub,
 }
 
 impl Op {
     /// All of them.
-    pub const ALL: [Self; 34] = [
+    pub const ALL: [Self; 43] = [
         Self::Commit,
         Self::Head,
         Self::CommitAt,
@@ -114,6 +123,15 @@ impl Op {
         Self::Closed,
         Self::SetClosed,
         Self::Expire,
+        Self::PutErasure,
+        Self::Erasure,
+        Self::UpdateErasure,
+        Self::Erasures,
+        Self::StoredBody,
+        Self::ReplaceBody,
+        Self::ReplacePointer,
+        Self::ResizeBatch,
+        Self::Scrub,
     ];
 }
 
@@ -683,6 +701,89 @@ impl Store for Faulty {
     async fn set_closed(&self, since: Option<Micros>) -> Result<(), StoreError> {
         let inner = self.inner.clone();
         self.write(Op::SetClosed, async move { inner.set_closed(since).await }).await
+    }
+
+    async fn put_erasure(&self, tenant: &TenantId, erasure: &ErasureRecord) -> Result<(), StoreError> {
+        let (inner, tenant, erasure) = (self.inner.clone(), tenant.clone(), erasure.clone());
+        self.write(Op::PutErasure, async move { inner.put_erasure(&tenant, &erasure).await }).await
+    }
+
+    async fn erasure(&self, tenant: &TenantId, event: EventId) -> Result<Option<ErasureRecord>, StoreError> {
+        self.read(Op::Erasure, self.inner.erasure(tenant, event)).await
+    }
+
+    async fn update_erasure(
+        &self,
+        tenant: &TenantId,
+        before: &ErasureRecord,
+        after: &ErasureRecord,
+    ) -> Result<(), StoreError> {
+        let inner = self.inner.clone();
+        let (tenant, before, after) = (tenant.clone(), before.clone(), after.clone());
+        let call = async move { inner.update_erasure(&tenant, &before, &after).await };
+        self.write(Op::UpdateErasure, call).await
+    }
+
+    async fn erasures(
+        &self,
+        tenant: &TenantId,
+        done: bool,
+        after: Option<EventId>,
+        limit: usize,
+    ) -> Result<Vec<ErasureRecord>, StoreError> {
+        self.read(Op::Erasures, self.inner.erasures(tenant, done, after, limit)).await
+    }
+
+    async fn stored_body(
+        &self,
+        tenant: &TenantId,
+        session: &SessionId,
+        first: Seq,
+    ) -> Result<Option<StoredBody>, StoreError> {
+        self.read(Op::StoredBody, self.inner.stored_body(tenant, session, first)).await
+    }
+
+    async fn replace_body(
+        &self,
+        tenant: &TenantId,
+        session: &SessionId,
+        before: &StoredBody,
+        meta: &SegmentMeta,
+        body: Bytes,
+    ) -> Result<(), StoreError> {
+        let (inner, tenant, session) = (self.inner.clone(), tenant.clone(), session.clone());
+        let (before, meta) = (before.clone(), meta.clone());
+        let call = async move { inner.replace_body(&tenant, &session, &before, &meta, body).await };
+        self.write(Op::ReplaceBody, call).await
+    }
+
+    async fn replace_pointer(
+        &self,
+        tenant: &TenantId,
+        before: &Pointer,
+        after: &Pointer,
+    ) -> Result<(), StoreError> {
+        let inner = self.inner.clone();
+        let (tenant, before, after) = (tenant.clone(), before.clone(), after.clone());
+        let call = async move { inner.replace_pointer(&tenant, &before, &after).await };
+        self.write(Op::ReplacePointer, call).await
+    }
+
+    async fn resize_batch(
+        &self,
+        tenant: &TenantId,
+        batch: u64,
+        revision: u64,
+        bytes: u64,
+    ) -> Result<(), StoreError> {
+        let (inner, tenant) = (self.inner.clone(), tenant.clone());
+        let call = async move { inner.resize_batch(&tenant, batch, revision, bytes).await };
+        self.write(Op::ResizeBatch, call).await
+    }
+
+    async fn scrub(&self, tenant: &TenantId, session: &SessionId, sequence: Seq) -> Result<(), StoreError> {
+        let (inner, tenant, session) = (self.inner.clone(), tenant.clone(), session.clone());
+        self.write(Op::Scrub, async move { inner.scrub(&tenant, &session, sequence).await }).await
     }
 
     async fn expire(&self, now: Micros, limit: usize) -> Result<usize, StoreError> {

@@ -9,7 +9,7 @@
 #[cfg(feature = "aws")]
 pub mod dynamo;
 
-use crate::ids::{AgentId, CommitId, Seq, SessionId, TenantId};
+use crate::ids::{AgentId, CommitId, EventId, Seq, SessionId, TenantId};
 use crate::time::Micros;
 
 /// Joins texts, each followed by a zero byte: a prefix of every key that goes on.
@@ -131,6 +131,20 @@ pub fn idempotency(tenant: &TenantId, hmac: &[u8; 32]) -> Vec<u8> {
 pub fn idempotency_expiry(at: Micros, idempotency_key: &[u8]) -> Vec<u8> {
     let mut key = time(at).to_vec();
     key.extend_from_slice(idempotency_key);
+    key
+}
+
+/// The prefix of a tenant's erasures that are done, or that are not: who looks for work reads no other.
+pub fn erasures(tenant: &TenantId, done: bool) -> Vec<u8> {
+    let mut key = prefix(&[tenant.as_str()]);
+    key.push(u8::from(done));
+    key
+}
+
+/// An erasure: tenant, whether it is done, event.
+pub fn erasure(tenant: &TenantId, done: bool, event: EventId) -> Vec<u8> {
+    let mut key = erasures(tenant, done);
+    key.extend_from_slice(&event.as_u128().to_be_bytes());
     key
 }
 

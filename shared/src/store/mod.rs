@@ -17,11 +17,13 @@ mod derived;
 pub mod dynamo;
 #[cfg(feature = "embedded")]
 pub mod embedded;
+mod erasures;
 #[cfg(feature = "testing")]
 pub mod faulty;
 pub mod keys;
 
 pub use archived::{BatchRecord, OpenEntry, Pointer};
+pub use erasures::{ErasureProgress, ErasureRecord, StoredBody};
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,7 +33,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
 use crate::auth::TokenRecord;
-use crate::ids::{AgentId, CommitId, Seq, SessionId, TenantId};
+use crate::ids::{AgentId, CommitId, EventId, Seq, SessionId, TenantId};
 use crate::segment::{Head, Segment, SegmentMeta};
 use crate::summary::Summary;
 use crate::time::Micros;
@@ -96,6 +98,9 @@ pub enum Conflict {
     /// The thing to create exists already (a tenant, the first token).
     #[error("exists already")]
     Exists,
+    /// What was to be replaced is another than the one that was read.
+    #[error("changed since it was read")]
+    Changed,
 }
 
 /// One batch of one tenant: all of it is written, or nothing.
@@ -444,7 +449,8 @@ pub trait Store: Send + Sync + 'static {
     /// Moves a session's pointer, if that raises its sequence; otherwise does nothing.
     ///
     /// # Errors
-    /// `Throttled`, `Unavailable`, `Unknown`; may be repeated after any of them.
+    /// `Conflict(Changed)` if it would, and the pointer was scrubbed more often than the given one: what was erased must
+    /// not come back. `Throttled`, `Unavailable`, `Unknown`; may be repeated after any of them.
     async fn advance_pointer(&self, tenant: &TenantId, pointer: &Pointer) -> Result<(), StoreError>;
 
     /// Notes that a segment is archived: its batch, when it expires (never, if `None`), and that it is open no more.
@@ -518,6 +524,102 @@ pub trait Store: Send + Sync + 'static {
     /// # Errors
     /// `Throttled`, `Unavailable`, `Unknown`; may be repeated after any of them.
     async fn set_closed(&self, since: Option<Micros>) -> Result<(), StoreError>;
+
+    /// Writes an erasure (one that is not done), if there is none of its event, done or not.
+    ///
+    /// # Errors
+    /// `Conflict(Exists)`; `Throttled`, `Unavailable`, `Unknown`.
+    async fn put_erasure(&self, tenant: &TenantId, erasure: &ErasureRecord) -> Result<(), StoreError>;
+
+    /// The erasure of an event, strongly consistent.
+    ///
+    /// # Errors
+    /// `Throttled`, `Unavailable`, `Corrupt`.
+    async fn erasure(&self, tenant: &TenantId, event: EventId) -> Result<Option<ErasureRecord>, StoreError>;
+
+    /// Replaces an erasure that is not done by what has become of it, if it is `before`. One that is done stays as it is,
+    /// and whatever else is left of it is taken away.
+    ///
+    /// # Errors
+    /// `Conflict(Changed)`; `Throttled`, `Unavailable`, `Unknown`; may be repeated after any of them.
+    async fn update_erasure(
+        &self,
+        tenant: &TenantId,
+        before: &ErasureRecord,
+        after: &ErasureRecord,
+    ) -> Result<(), StoreError>;
+
+    /// Up to `limit` erasures of a tenant, those that are done or those that are not, by event id, after the one given;
+    /// strongly consistent.
+    ///
+    /// # Errors
+    /// `Throttled`, `Unavailable`, `Corrupt`.
+    async fn erasures(
+        &self,
+        tenant: &TenantId,
+        done: bool,
+        after: Option<EventId>,
+        limit: usize,
+    ) -> Result<Vec<ErasureRecord>, StoreError>;
+
+    /// The segment that holds this sequence as it lies there, expired or not, strongly consistent; `None` if none does.
+    ///
+    /// # Errors
+    /// `Throttled`, `Unavailable`, `Corrupt`.
+    async fn stored_body(
+        &self,
+        tenant: &TenantId,
+        session: &SessionId,
+        sequence: Seq,
+    ) -> Result<Option<StoredBody>, StoreError>;
+
+    /// Gives a segment another body and the attributes that follow from it, in the same place, of the same commit, with
+    /// what the archive knows of it; if it is `before`. Readers see the one or the other whole. What follows from
+    /// segments follows from the new attributes. Of these only the length of the body and what is text of a payload may
+    /// differ: an agent's name, tags.
+    ///
+    /// # Errors
+    /// `Conflict(Changed)` if another body is there, or none; `TooLarge`, `Throttled`, `Unavailable`, `Unknown`.
+    async fn replace_body(
+        &self,
+        tenant: &TenantId,
+        session: &SessionId,
+        before: &StoredBody,
+        meta: &SegmentMeta,
+        body: Bytes,
+    ) -> Result<(), StoreError>;
+
+    /// Replaces a pointer by one that differs in its summary's agent name and tags, and that counts one scrubbing more;
+    /// if it is `before`.
+    ///
+    /// # Errors
+    /// `Conflict(Changed)`; `Throttled`, `Unavailable`, `Unknown`.
+    async fn replace_pointer(
+        &self,
+        tenant: &TenantId,
+        before: &Pointer,
+        after: &Pointer,
+    ) -> Result<(), StoreError>;
+
+    /// Notes that the object of a batch was written anew, as the record of this revision says; does nothing if the
+    /// catalogue knows of that or a later one, or has no such batch.
+    ///
+    /// # Errors
+    /// `Throttled`, `Unavailable`, `Unknown`; may be repeated after any of them.
+    async fn resize_batch(
+        &self,
+        tenant: &TenantId,
+        batch: u64,
+        revision: u64,
+        bytes: u64,
+    ) -> Result<(), StoreError>;
+
+    /// Sees to it that of bodies that were replaced or have expired around this place nothing is left that the store
+    /// does not show any more.
+    ///
+    /// # Errors
+    /// `Throttled`, `Unavailable`, `Unknown`; may be repeated after any of them.
+    async fn scrub(&self, tenant: &TenantId, session: &SessionId, sequence: Seq) -> Result<(), StoreError>;
 
     /// Deletes up to `limit` segments that expired before `now`, and says how many. A store that does it by itself
     /// does nothing here.

@@ -151,7 +151,7 @@ impl Listener for Spool {
             head: Head { sequence: last, hash },
             summary: facts.summary,
         };
-        let pointer = Pointer { archived, first_batch, last_batch };
+        let pointer = Pointer { archived, first_batch, last_batch, scrubbed: 0 };
         self.frame(tenant, SESSION, |out| {
             put_bytes(out, pointer.archived.session_id.as_str().as_bytes());
             put_bytes(out, &pointer.encode());

@@ -53,7 +53,7 @@ impl Ground {
     /// Moves the pointer over these segments and marks them, as the archiver does.
     async fn archive(&self, session: &SessionId, metas: &[SegmentMeta], expires_at: Option<Micros>) {
         let archived = session_of(session, metas).unwrap();
-        let pointer = Pointer { archived, first_batch: 1, last_batch: 1 };
+        let pointer = Pointer { archived, first_batch: 1, last_batch: 1, scrubbed: 0 };
         self.store.advance_pointer(&self.tenant, &pointer).await.unwrap();
         for meta in metas {
             self.store.mark_archived(&self.tenant, session, meta, 1, expires_at).await.unwrap();

@@ -91,7 +91,7 @@ impl Line {
     /// Moves the pointer over the first `count` segments and marks them, as the archiver does.
     async fn archive(&mut self, count: usize) {
         let archived = session_of(&self.session, &self.metas[..count]).unwrap();
-        let pointer = Pointer { archived, first_batch: 1, last_batch: 7 };
+        let pointer = Pointer { archived, first_batch: 1, last_batch: 7, scrubbed: 0 };
         self.store.advance_pointer(&self.tenant, &pointer).await.unwrap();
         let expires_at = Some(SystemClock.now().plus_ms(7 * 24 * 60 * 60 * 1000));
         for meta in &self.metas[..count] {

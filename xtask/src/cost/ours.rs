@@ -226,7 +226,7 @@ fn archived(before: Option<SessionRecord>, run: &[Written]) -> Pointer {
         summary: summary.unwrap_or_else(|| last.meta.summary.clone()),
     };
     // A year of runs, a batch each.
-    Pointer { archived, first_batch: 1, last_batch: 35_000 }
+    Pointer { archived, first_batch: 1, last_batch: 35_000, scrubbed: 0 }
 }
 
 /// What the first request of a process reads, and what an `Idempotency-Key` adds; after batches of one size.

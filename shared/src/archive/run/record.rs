@@ -72,12 +72,19 @@ impl Archiver {
             Some(metas) => metas,
             None => self.of_run(tenant, run).await?,
         };
-        let pointer = self.store().pointer(tenant, session).await?;
-        let reached = pointer.as_ref().is_some_and(|pointer| pointer.archived.head.sequence >= run.last);
-        if !reached {
+        loop {
+            let pointer = self.store().pointer(tenant, session).await?;
+            if pointer.as_ref().is_some_and(|pointer| pointer.archived.head.sequence >= run.last) {
+                break;
+            }
             let pointer = advanced(pointer, header.batch, run, &metas)
                 .map_err(|why| damaged(tenant, header.batch, format!("session {session}: {why}")))?;
-            self.store().advance_pointer(tenant, &pointer).await?;
+            match self.store().advance_pointer(tenant, &pointer).await {
+                Ok(()) => break,
+                // An erasure took something out of the pointer that this one was made from.
+                Err(StoreError::Conflict(Conflict::Changed)) => {}
+                Err(error) => return Err(error.into()),
+            }
         }
         // What follows is a hint for nobody before the pointer stands.
         let mut marks: Vec<BoxFuture<'_, Result<(), RunError>>> = Vec::with_capacity(metas.len());
@@ -145,10 +152,11 @@ fn advanced(
         return Err("the hot tier has not all of the run, and it is not recorded");
     }
     let first_batch = before.as_ref().map_or(batch, |before| before.first_batch);
+    let scrubbed = before.as_ref().map_or(0, |before| before.scrubbed);
     let mut record: Option<SessionRecord> = before.map(|before| before.archived);
     for meta in metas {
         record = Some(SessionRecord::after(record, &run.session_id, meta));
     }
     let archived = record.ok_or("a run without segments")?;
-    Ok(Pointer { archived, first_batch, last_batch: batch })
+    Ok(Pointer { archived, first_batch, last_batch: batch, scrubbed })
 }

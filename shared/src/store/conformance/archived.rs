@@ -75,7 +75,7 @@ where
 /// If there is none.
 pub fn pointer_over(session: &SessionId, metas: &[SegmentMeta], batch: u64) -> Pointer {
     let archived = session_of(session, metas).expect("some segments");
-    Pointer { archived, first_batch: 1, last_batch: batch }
+    Pointer { archived, first_batch: 1, last_batch: batch, scrubbed: 0 }
 }
 
 /// A batch of the catalogue, made up.
@@ -92,6 +92,7 @@ pub fn sample_batch(batch: u64, seed: u8) -> BatchRecord {
         times: (at.plus_ms(-1000), at),
         key: format!("events/batch-{batch}-{seed}"),
         bytes: 1 << 40,
+        revision: 0,
         blooms: [vec![seed; 8], vec![1, 2, 3], vec![0xff; 4000]],
         recorded: false,
     }

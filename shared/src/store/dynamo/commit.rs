@@ -113,9 +113,19 @@ pub(super) async fn write_all(
     puts: Vec<Put>,
     token: &str,
 ) -> Result<(), CallError<TransactWriteItemsError>> {
-    let actions: Vec<_> = puts.into_iter().map(|put| TransactWriteItem::builder().put(put).build()).collect();
+    let actions = puts.into_iter().map(|put| TransactWriteItem::builder().put(put).build()).collect();
+    transact_all(store, actions, Some(token)).await
+}
+
+/// Does all of it or nothing.
+pub(super) async fn transact_all(
+    store: &DynamoStore,
+    actions: Vec<TransactWriteItem>,
+    token: Option<&str>,
+) -> Result<(), CallError<TransactWriteItemsError>> {
     let done = retried(Again::IfBusy, || {
-        let request = store.client.transact_write_items().client_request_token(token);
+        let request = store.client.transact_write_items();
+        let request = request.set_client_request_token(token.map(str::to_owned));
         let request = request.set_transact_items(Some(actions.clone()));
         async {
             match request.send().await.map_err(CallError::from) {

@@ -11,7 +11,9 @@
 //! | `o`, `z` | of a segment that is not archived: its shard of the index `open`; unpacked bytes, projected into it |
 //! | `a` | the batch that a segment was archived in |
 //! | `q` | a pointer's sequence, which its condition compares |
-//! | `p` | a record: of a batch, of an idempotency key |
+//! | `p` | a record: of a batch, of an idempotency key, of an erasure |
+//! | `v` | how often a segment's body was replaced, if it was |
+//! | `e` | how often a pointer was scrubbed, if it was |
 //! | `r` | there once a batch is recorded |
 //! | `ttl` | when the table may drop the item, s since 1970 |
 

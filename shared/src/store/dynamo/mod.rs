@@ -17,6 +17,7 @@ mod agents;
 mod catalogue;
 mod closed;
 mod commit;
+mod erasures;
 mod expiry;
 mod feed;
 mod idempotency;
@@ -40,13 +41,13 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
 use super::{
-    AgentRecord, BatchRecord, Commit, FeedEntry, FeedPosition, Idempotency, OpenEntry, Order, Pointer,
-    SessionRecord, Store, StoreError, TenantRecord, TimePage,
+    AgentRecord, BatchRecord, Commit, ErasureRecord, FeedEntry, FeedPosition, Idempotency, OpenEntry, Order,
+    Pointer, SessionRecord, Store, StoreError, StoredBody, TenantRecord, TimePage,
 };
 use crate::auth::TokenRecord;
 use crate::aws::Connection;
 use crate::clock::{Clock, SystemClock};
-use crate::ids::{AgentId, CommitId, Seq, SessionId, TenantId};
+use crate::ids::{AgentId, CommitId, EventId, Seq, SessionId, TenantId};
 use crate::segment::{Head, SegmentMeta};
 use crate::time::Micros;
 
@@ -281,6 +282,76 @@ impl Store for DynamoStore {
 
     async fn set_closed(&self, since: Option<Micros>) -> Result<(), StoreError> {
         closed::set(self, since).await
+    }
+
+    async fn put_erasure(&self, tenant: &TenantId, erasure: &ErasureRecord) -> Result<(), StoreError> {
+        erasures::put(self, tenant, erasure).await
+    }
+
+    async fn erasure(&self, tenant: &TenantId, event: EventId) -> Result<Option<ErasureRecord>, StoreError> {
+        erasures::get(self, tenant, event).await
+    }
+
+    async fn update_erasure(
+        &self,
+        tenant: &TenantId,
+        before: &ErasureRecord,
+        after: &ErasureRecord,
+    ) -> Result<(), StoreError> {
+        erasures::update(self, tenant, before, after).await
+    }
+
+    async fn erasures(
+        &self,
+        tenant: &TenantId,
+        done: bool,
+        after: Option<EventId>,
+        limit: usize,
+    ) -> Result<Vec<ErasureRecord>, StoreError> {
+        erasures::list(self, tenant, done, after, limit).await
+    }
+
+    async fn stored_body(
+        &self,
+        tenant: &TenantId,
+        session: &SessionId,
+        first: Seq,
+    ) -> Result<Option<StoredBody>, StoreError> {
+        erasures::stored_body(self, tenant, session, first).await
+    }
+
+    async fn replace_body(
+        &self,
+        tenant: &TenantId,
+        session: &SessionId,
+        before: &StoredBody,
+        meta: &SegmentMeta,
+        body: Bytes,
+    ) -> Result<(), StoreError> {
+        erasures::replace_body(self, tenant, session, before, meta, body).await
+    }
+
+    async fn replace_pointer(
+        &self,
+        tenant: &TenantId,
+        before: &Pointer,
+        after: &Pointer,
+    ) -> Result<(), StoreError> {
+        erasures::replace_pointer(self, tenant, before, after).await
+    }
+
+    async fn resize_batch(
+        &self,
+        tenant: &TenantId,
+        batch: u64,
+        revision: u64,
+        bytes: u64,
+    ) -> Result<(), StoreError> {
+        erasures::resize_batch(self, tenant, batch, revision, bytes).await
+    }
+
+    async fn scrub(&self, tenant: &TenantId, session: &SessionId, sequence: Seq) -> Result<(), StoreError> {
+        erasures::scrub(self, tenant, session, sequence).await
     }
 
     /// The table does it by itself.

@@ -4,17 +4,19 @@ use std::collections::VecDeque;
 
 use aws_sdk_dynamodb::types::{AttributeValue, ReturnValue};
 
-use super::DynamoStore;
+use super::{DynamoStore, erasures, expiry};
 use super::commit::refused;
-use super::expiry;
 use super::feed::{self, From};
-use super::item::{Item, binary, corrupt, find_number, get_binary, get_number, get_text, key, number, text};
+use super::item::{self, Item, binary, corrupt, find_number, get_binary, get_number, get_text, key, number, text};
 use crate::aws::{Again, CallError, retried};
 use crate::ids::{SessionId, TenantId};
 use crate::segment::SegmentMeta;
 use crate::store::keys::dynamo as keys;
-use crate::store::{FeedPosition, Order, Pointer, SessionRecord, StoreError};
+use crate::store::{Conflict, FeedPosition, Order, Pointer, SessionRecord, StoreError};
 use crate::time::Micros;
+
+/// How often a body may be replaced while its segment is marked.
+const REPLACED_MEANWHILE_MAX: usize = 16;
 
 /// A session's place in the lists: that of its first segment.
 pub(super) fn position(record: &SessionRecord) -> FeedPosition {
@@ -64,17 +66,30 @@ pub(super) async fn advance(
     let mut item = key(keys::session(tenant, &record.session_id), keys::POINTER);
     item.insert("q".into(), number(record.head.sequence.get()));
     item.insert("m".into(), binary(pointer.encode()));
+    if pointer.scrubbed > 0 {
+        item.insert("e".into(), number(pointer.scrubbed));
+    }
     item.insert("f".into(), text(keys::pointers(tenant)));
     item.insert("c".into(), binary(keys::feed(record.first_commit, &record.session_id)));
     let done = retried(Again::IfUnknown, || {
         let request = store.client.put_item().table_name(&store.table).set_item(Some(item.clone()));
         let request = request
-            .condition_expression("attribute_not_exists(pk) OR q < :q")
-            .expression_attribute_values(":q", number(record.head.sequence.get()));
+            .condition_expression("attribute_not_exists(pk) OR q < :q AND (attribute_not_exists(e) OR e <= :e)")
+            .expression_attribute_values(":q", number(record.head.sequence.get()))
+            .expression_attribute_values(":e", number(pointer.scrubbed));
         async { request.send().await.map_err(CallError::from) }
     });
     match done.await {
-        Ok(_) | Err(CallError::Condition(_)) => Ok(()),
+        Ok(_) => Ok(()),
+        Err(CallError::Condition(_)) => match get(store, tenant, &record.session_id).await? {
+            // It was made from one that still had what was erased.
+            Some(there)
+                if there.archived.head.sequence < record.head.sequence && there.scrubbed > pointer.scrubbed =>
+            {
+                Err(StoreError::Conflict(Conflict::Changed))
+            }
+            _ => Ok(()),
+        },
         Err(error) => Err(refused(error)),
     }
 }
@@ -140,14 +155,42 @@ pub(super) async fn mark_archived(
     batch: u64,
     expires_at: Option<Micros>,
 ) -> Result<(), StoreError> {
+    // As its writer left it, without a look; if its body was replaced since, as it is.
+    let parts = (meta.body_bytes as usize).div_ceil(crate::limits::ITEM_BODY_BYTES_MAX);
+    let mut body = (0, parts.saturating_sub(1));
+    for _ in 0..REPLACED_MEANWHILE_MAX {
+        if mark(store, tenant, session, meta, body, batch, expires_at).await? {
+            return Ok(());
+        }
+        let at = key(keys::session(tenant, session), keys::segment(meta.first));
+        let Some(item) = store.get(at, Some("pk, sk, m, v, n")).await? else { return Ok(()) };
+        if item::segment(&item)?.commit_id != meta.commit_id {
+            return Ok(());
+        }
+        let parts = usize::try_from(find_number(&item, "n")?.unwrap_or(0)).unwrap_or(0);
+        body = (erasures::revision_of(&item)?, parts);
+    }
+    Err(StoreError::Unavailable { why: format!("the body was replaced {REPLACED_MEANWHILE_MAX} times meanwhile") })
+}
+
+/// Marks a segment whose body is the one of this revision and has so many further parts. False if it is another one, or
+/// the segment is not there.
+async fn mark(
+    store: &DynamoStore,
+    tenant: &TenantId,
+    session: &SessionId,
+    meta: &SegmentMeta,
+    (revision, parts): (u64, usize),
+    batch: u64,
+    expires_at: Option<Micros>,
+) -> Result<bool, StoreError> {
     let pk = keys::session(tenant, session);
     let mut ttl = expires_at.map(expiry::seconds);
     // The parts first: once the commit item is open no more nobody would come back for them. One that an earlier run
     // has given its time keeps it, and then the commit item must not outlive it.
-    let parts = (meta.body_bytes as usize).div_ceil(crate::limits::ITEM_BODY_BYTES_MAX);
     if let Some(asked) = ttl {
-        for part in 1..parts {
-            let at = key(&pk, keys::part(meta.first, meta.commit_id, part));
+        for part in 1..=parts {
+            let at = key(&pk, keys::part_of(meta.first, meta.commit_id, revision, part));
             let values = [(":ttl", number(asked))];
             let set = "SET #ttl = if_not_exists(#ttl, :ttl)";
             let has = store.update_if(at, set, "attribute_exists(pk)", &values).await?;
@@ -163,8 +206,15 @@ pub(super) async fn mark_archived(
             "SET a = :a, #ttl = if_not_exists(#ttl, :ttl) REMOVE o, z"
         }
     };
-    store.update_if(key(&pk, keys::segment(meta.first)), update, "c = :c", &values).await?;
-    Ok(())
+    let condition = match revision {
+        0 => "c = :c AND attribute_not_exists(v)",
+        revision => {
+            values.push((":v", number(revision)));
+            "c = :c AND v = :v"
+        }
+    };
+    let done = store.update_if(key(&pk, keys::segment(meta.first)), update, condition, &values).await?;
+    Ok(done.is_some())
 }
 
 impl DynamoStore {

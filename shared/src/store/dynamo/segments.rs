@@ -3,8 +3,8 @@
 use aws_sdk_dynamodb::operation::query::builders::QueryFluentBuilder;
 use bytes::{Bytes, BytesMut};
 
-use super::item::{self, corrupt, find_number, get_binary, get_text, key, text};
-use super::{DynamoStore, expiry, pointer};
+use super::item::{self, Item, corrupt, find_number, get_binary, get_text, key, text};
+use super::{DynamoStore, erasures, expiry, pointer};
 use crate::ids::{CommitId, Seq, SessionId, TenantId};
 use crate::limits;
 use crate::segment::{Head, SegmentMeta};
@@ -143,13 +143,63 @@ pub(super) async fn body(
     session: &SessionId,
     first: Seq,
 ) -> Result<Bytes, StoreError> {
+    Ok(lying(store, tenant, session, first, true).await?.body)
+}
+
+/// A segment as it lies in the table.
+pub(super) struct Lying {
+    pub(super) meta: SegmentMeta,
+    pub(super) body: Bytes,
+    pub(super) revision: u64,
+}
+
+/// How often a body that is replaced while it is read is read from the start.
+const READS_MAX: usize = 5;
+
+/// A segment and its body; `alive`: only if it has not expired.
+///
+/// # Errors
+/// `NotFound` if there is none; as [`crate::store::Store::body`].
+pub(super) async fn lying(
+    store: &DynamoStore,
+    tenant: &TenantId,
+    session: &SessionId,
+    first: Seq,
+    alive: bool,
+) -> Result<Lying, StoreError> {
+    let mut before = None;
+    for _ in 0..READS_MAX {
+        let (revision, read) = once(store, tenant, session, first, alive).await?;
+        match read {
+            // Parts of a body that was replaced meanwhile are gone: another look shows another body.
+            Err(StoreError::Corrupt { .. }) if before != Some(revision) => before = Some(revision),
+            read => return read,
+        }
+    }
+    Err(StoreError::Unavailable { why: format!("a body was replaced while it was read, {READS_MAX} times") })
+}
+
+/// One look: which of the segment's bodies it saw, and that one.
+async fn once(
+    store: &DynamoStore,
+    tenant: &TenantId,
+    session: &SessionId,
+    first: Seq,
+    alive: bool,
+) -> Result<(u64, Result<Lying, StoreError>), StoreError> {
     let pk = keys::session(tenant, session);
     let at = key(&pk, keys::segment(first));
-    let mut item = store.get(at, Some("pk, sk, m, b, n, #ttl")).await?.ok_or(StoreError::NotFound)?;
+    let item = store.get(at, Some("pk, sk, m, b, n, v, #ttl")).await?.ok_or(StoreError::NotFound)?;
     // Its parts may have gone already, and nothing is corrupt.
-    if !expiry::is_alive(&item, store.clock.now())? {
+    if alive && !expiry::is_alive(&item, store.clock.now())? {
         return Err(StoreError::NotFound);
     }
+    let revision = erasures::revision_of(&item)?;
+    Ok((revision, whole(store, pk, item, revision).await))
+}
+
+/// The body of a commit item, with its further parts.
+async fn whole(store: &DynamoStore, pk: String, mut item: Item, revision: u64) -> Result<Lying, StoreError> {
     let meta = item::segment(&item)?;
     let further = find_number(&item, "n")?.unwrap_or(0);
     get_binary(&item, "b")?;
@@ -160,13 +210,15 @@ pub(super) async fn body(
     let body = if further == 0 {
         head
     } else {
-        let prefix = keys::parts(meta.first, meta.commit_id);
+        let prefix = keys::parts_of(meta.first, meta.commit_id, revision);
         let query = store
             .query()
             .consistent_read(true)
-            .key_condition_expression("pk = :pk AND begins_with(sk, :prefix)")
+            // Digits follow: those of a body that replaced this one have a letter there.
+            .key_condition_expression("pk = :pk AND sk BETWEEN :low AND :high")
             .expression_attribute_values(":pk", text(pk))
-            .expression_attribute_values(":prefix", text(prefix));
+            .expression_attribute_values(":low", text(format!("{prefix}0")))
+            .expression_attribute_values(":high", text(format!("{prefix}:")));
         // No more than fit in the commit that wrote them.
         let parts = store.items(query, limits::COMMIT_ACTIONS_MAX).await?;
         if parts.len() as i64 != further {
@@ -179,7 +231,7 @@ pub(super) async fn body(
         body.freeze()
     };
     if body.len() as u64 == meta.body_bytes {
-        Ok(body)
+        Ok(Lying { meta, body, revision })
     } else {
         Err(corrupt(&item, format_args!("a body of {} bytes, not {}", body.len(), meta.body_bytes)))
     }

@@ -38,7 +38,7 @@ pub(super) struct Group<'t> {
     agent_sessions: Writer<'t>,
     idempotency: Writer<'t>,
     idempotency_expiry: Writer<'t>,
-    log: BodyLog,
+    pub(super) log: BodyLog,
     session_records: HashMap<Vec<u8>, SessionRecord>,
     agent_rows: HashMap<Vec<u8>, AgentRow>,
 }
@@ -200,6 +200,27 @@ impl<'t> Group<'t> {
             self.agent_rows.insert(key, row);
         }
         Ok(())
+    }
+
+    /// Has a session's record written with the group.
+    pub(super) fn keep_session(&mut self, key: Vec<u8>, record: SessionRecord) {
+        self.session_records.insert(key, record);
+    }
+
+    /// An agent's record as the group leaves it so far.
+    pub(super) fn agent_row(&mut self, key: &[u8], agent: &AgentId) -> Result<Option<AgentRow>, StoreError> {
+        self.load_agent(key.to_vec(), agent)?;
+        Ok(self.agent_rows.get(key).cloned())
+    }
+
+    /// Has an agent's record written with the group.
+    pub(super) fn keep_agent(&mut self, key: Vec<u8>, row: AgentRow) {
+        self.agent_rows.insert(key, row);
+    }
+
+    /// The lists of agents' sessions.
+    pub(super) fn agent_links(&self) -> &Writer<'t> {
+        &self.agent_sessions
     }
 
     /// Writes a checked batch. After an error the transaction must be given up.

@@ -85,8 +85,16 @@ impl Group<'_> {
             Ok(Some(before)) if before.archived.head.sequence >= pointer.archived.head.sequence => {
                 return Ok(Ok(0));
             }
+            // It was made from one that still had what was erased.
+            Ok(Some(before)) if before.scrubbed > pointer.scrubbed => {
+                return Ok(Err(StoreError::Conflict(Conflict::Changed)));
+            }
             Ok(_) => {}
         }
+        let pointer = match self.without_erased(tenant, pointer)? {
+            Ok(pointer) => pointer,
+            Err(damaged) => return Ok(Err(damaged)),
+        };
         if let Err(damaged) = self.keep_archived(tenant, &pointer.archived)? {
             return Ok(Err(damaged));
         }

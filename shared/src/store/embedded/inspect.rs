@@ -59,6 +59,8 @@ pub enum InspectTable {
     Expiry,
     /// Segments at which a chain is broken, by tenant, session, first sequence.
     Broken,
+    /// Erasures by tenant, whether they are done, and event.
+    Erasures,
 }
 
 impl InspectTable {
@@ -80,6 +82,7 @@ impl InspectTable {
             Self::Batches => tables::BATCHES,
             Self::Expiry => tables::EXPIRY,
             Self::Broken => tables::BROKEN,
+            Self::Erasures => tables::ERASURES,
         }
     }
 }
@@ -153,7 +156,7 @@ impl Inspector {
     /// `Unavailable` if the file cannot be read; `Corrupt` if it is not a database or is damaged beyond reading.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
         let (db, rolled_back) = open(path)?;
-        let version = Version::Two;
+        let version = Version::Three;
         let mut this = Self { path: path.to_owned(), view: None, db: Some(db), rolled_back, version };
         let (version, view) = guarded(|| {
             let db = this.db.as_ref().ok_or(StoreError::NotFound)?;

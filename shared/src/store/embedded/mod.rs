@@ -19,12 +19,14 @@ mod bodies;
 mod check;
 mod data_dir;
 mod derived;
+mod erase;
 mod inspect;
 mod key_files;
 mod overlay;
 mod reads;
 mod records;
 mod rotation;
+mod scrub;
 mod tables;
 #[cfg(test)]
 mod tests;
@@ -39,7 +41,7 @@ pub use data_dir::{DataDir, DataDirError, RotationError};
 pub use inspect::{InspectTable, Inspector, RawRow, RawRows, Sessions, StoredSegment};
 pub use tables::Archived;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -50,16 +52,18 @@ use redb::Database;
 
 use self::archive::{Archive, Mark};
 use self::bodies::BodyLog;
+use self::erase::{Erase, Replacement};
+use self::scrub::Readers;
 use self::tables::{Snapshot, fail, guarded};
 use self::tokens::Admin;
-use self::writer::{Work, Writer};
+use self::writer::{ScrubStep, Work, Writer};
 use super::{
-    AgentRecord, BatchRecord, Commit, FeedEntry, FeedPosition, Idempotency, OpenEntry, Order, Pointer,
-    SessionRecord, Store, StoreError, TenantRecord, TimePage,
+    AgentRecord, BatchRecord, Commit, ErasureRecord, FeedEntry, FeedPosition, Idempotency, OpenEntry, Order,
+    Pointer, SessionRecord, Store, StoreError, StoredBody, TenantRecord, TimePage,
 };
 use crate::auth::TokenRecord;
 use crate::clock::{Clock, SystemClock};
-use crate::ids::{AgentId, CommitId, Seq, SessionId, TenantId};
+use crate::ids::{AgentId, CommitId, EventId, Seq, SessionId, TenantId};
 use crate::limits;
 use crate::segment::{Head, SegmentMeta};
 use crate::time::Micros;
@@ -95,6 +99,10 @@ pub struct EmbeddedStore {
     writer: Writer,
     db: Arc<Database>,
     clock: Arc<dyn Clock>,
+    path: PathBuf,
+    readers: Readers,
+    /// How many removals had been when free pages were last written over; `u64::MAX`: not since the store was opened.
+    scrubbed_at: tokio::sync::Mutex<u64>,
 }
 
 impl std::fmt::Debug for EmbeddedStore {
@@ -153,7 +161,8 @@ impl EmbeddedStore {
         let db = Arc::new(db);
         let writer = Writer::start(Arc::clone(&db), log, options.quick_repair)
             .map_err(|e| StoreError::Unavailable { why: format!("no thread to write with: {e}") })?;
-        Ok(Self { writer, db, clock })
+        let (path, scrubbed_at) = (path.to_owned(), tokio::sync::Mutex::new(u64::MAX));
+        Ok(Self { writer, db, clock, path, readers: Readers::default(), scrubbed_at })
     }
 
     /// How much was written, and in how many transactions.
@@ -167,11 +176,20 @@ impl EmbeddedStore {
     /// Reads from one view. Reads are short (a page of a list, a few hundred microseconds at most), so they run
     /// where they are polled.
     fn read<T>(&self, work: impl FnOnce(&Snapshot) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        let _reader = self.readers.begin();
         guarded(|| work(&Snapshot::at(&self.db, self.clock.now())?))
     }
 
     async fn administer(&self, admin: Admin) -> Result<(), StoreError> {
         self.writer.send(Work::Admin(admin)).await.map(drop)
+    }
+
+    async fn erase(&self, work: Erase) -> Result<(), StoreError> {
+        self.writer.send(Work::Erase(work)).await.map(drop)
+    }
+
+    async fn scrub_step(&self, step: ScrubStep) -> Result<bool, StoreError> {
+        Ok(self.writer.send(Work::Scrub { path: self.path.clone(), step }).await? > 0)
     }
 
     async fn archive(&self, work: Archive) -> Result<usize, StoreError> {
@@ -398,6 +416,95 @@ impl Store for EmbeddedStore {
 
     async fn set_closed(&self, since: Option<Micros>) -> Result<(), StoreError> {
         self.archive(Archive::Close { since }).await.map(drop)
+    }
+
+    async fn put_erasure(&self, tenant: &TenantId, erasure: &ErasureRecord) -> Result<(), StoreError> {
+        self.erase(Erase::Put { tenant: tenant.clone(), record: erasure.clone() }).await
+    }
+
+    async fn erasure(&self, tenant: &TenantId, event: EventId) -> Result<Option<ErasureRecord>, StoreError> {
+        self.read(|view| erase::erasure(view, tenant, event))
+    }
+
+    async fn update_erasure(
+        &self,
+        tenant: &TenantId,
+        before: &ErasureRecord,
+        after: &ErasureRecord,
+    ) -> Result<(), StoreError> {
+        let (tenant, before, after) = (tenant.clone(), before.clone(), after.clone());
+        self.erase(Erase::Update { tenant, before, after }).await
+    }
+
+    async fn erasures(
+        &self,
+        tenant: &TenantId,
+        done: bool,
+        after: Option<EventId>,
+        limit: usize,
+    ) -> Result<Vec<ErasureRecord>, StoreError> {
+        self.read(|view| erase::erasures(view, tenant, done, after, limit))
+    }
+
+    async fn stored_body(
+        &self,
+        tenant: &TenantId,
+        session: &SessionId,
+        first: Seq,
+    ) -> Result<Option<StoredBody>, StoreError> {
+        self.read(|view| erase::stored_body(view, tenant, session, first))
+    }
+
+    async fn replace_body(
+        &self,
+        tenant: &TenantId,
+        session: &SessionId,
+        before: &StoredBody,
+        meta: &SegmentMeta,
+        body: Bytes,
+    ) -> Result<(), StoreError> {
+        if body.len() > limits::COMMIT_BYTES_MAX {
+            return Err(StoreError::TooLarge { limit: limits::COMMIT_BYTES_MAX, actual: body.len() });
+        }
+        let (tenant, session, revision) = (tenant.clone(), session.clone(), before.revision);
+        let (before, meta) = (before.meta.clone(), meta.clone());
+        let replacement = Replacement { tenant, session, revision, before, meta, body };
+        self.erase(Erase::Body(Box::new(replacement))).await
+    }
+
+    async fn replace_pointer(
+        &self,
+        tenant: &TenantId,
+        before: &Pointer,
+        after: &Pointer,
+    ) -> Result<(), StoreError> {
+        let (before, after) = (Box::new(before.clone()), Box::new(after.clone()));
+        self.erase(Erase::Pointer { tenant: tenant.clone(), before, after }).await
+    }
+
+    async fn resize_batch(
+        &self,
+        tenant: &TenantId,
+        batch: u64,
+        revision: u64,
+        bytes: u64,
+    ) -> Result<(), StoreError> {
+        self.erase(Erase::Resize { tenant: tenant.clone(), batch, revision, bytes }).await
+    }
+
+    /// All free pages, wherever the place is, unless nothing was taken away since the last time.
+    async fn scrub(&self, _: &TenantId, _: &SessionId, _: Seq) -> Result<(), StoreError> {
+        let mut scrubbed_at = self.scrubbed_at.lock().await;
+        let removals = self.writer.counters.removals.load(Ordering::SeqCst);
+        if *scrubbed_at == removals {
+            return Ok(());
+        }
+        self.readers.older_are_gone().await;
+        self.scrub_step(ScrubStep::Settle).await?;
+        while !self.scrub_step(ScrubStep::Fill).await? {}
+        self.scrub_step(ScrubStep::Settle).await?;
+        *scrubbed_at = removals;
+        Ok(())
     }
 
     async fn expire(&self, now: Micros, limit: usize) -> Result<usize, StoreError> {

@@ -192,7 +192,7 @@ fn feed_range(
 }
 
 /// The rows of a tenant after a position, in a table whose keys are those of the feed.
-fn after_position<'k>(
+pub(super) fn after_position<'k>(
     prefix: &'k [u8],
     end: &'k [u8],
     at: Option<&'k [u8]>,

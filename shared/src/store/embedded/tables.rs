@@ -54,11 +54,13 @@ pub(super) const BATCHES: Definition = TableDefinition::new("batches");
 pub(super) const EXPIRY: Definition = TableDefinition::new("expiry");
 /// Segments at which a session's chain is broken: when that was found.
 pub(super) const BROKEN: Definition = TableDefinition::new("broken");
+/// Erasures, those that are not done before those that are.
+pub(super) const ERASURES: Definition = TableDefinition::new("erasures");
 /// Facts about the database as a whole.
 pub(super) const STATE: Definition = TableDefinition::new("state");
 
 /// All tables of bytes to bytes.
-pub(super) const ALL: [Definition; 18] = [
+pub(super) const ALL: [Definition; 19] = [
     SEGMENTS,
     FEED,
     TIMES,
@@ -76,11 +78,15 @@ pub(super) const ALL: [Definition; 18] = [
     BATCHES,
     EXPIRY,
     BROKEN,
+    ERASURES,
     STATE,
 ];
 
 /// Those that a database of version 1 lacks.
 pub(super) const SINCE_VERSION_2: [Definition; 5] = [OPEN, POINTERS, BATCHES, EXPIRY, BROKEN];
+
+/// Those that a database of version 2 lacks too.
+pub(super) const SINCE_VERSION_3: [Definition; 1] = [ERASURES];
 
 /// Key in [`STATE`]: the layout's version, one byte.
 pub(super) const FORMAT: &[u8] = b"format";
@@ -123,12 +129,14 @@ pub(super) fn guarded<T>(work: impl FnOnce() -> Result<T, StoreError>) -> Result
 }
 
 /// The layout of a database.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Version {
     /// Without the tables of the archive.
     One,
-    /// What this code writes.
+    /// Without erasures.
     Two,
+    /// What this code writes.
+    Three,
 }
 
 impl Version {
@@ -136,13 +144,15 @@ impl Version {
         match self {
             Self::One => &[1],
             Self::Two => &[2],
+            Self::Three => &[3],
         }
     }
 
     /// True if databases of this version have the table.
     pub(super) fn has(self, definition: Definition) -> bool {
         use redb::TableHandle as _;
-        self == Self::Two || !SINCE_VERSION_2.iter().any(|new| new.name() == definition.name())
+        let is_in = |new: &[Definition]| new.iter().any(|new| new.name() == definition.name());
+        !(self < Self::Two && is_in(&SINCE_VERSION_2) || self < Self::Three && is_in(&SINCE_VERSION_3))
     }
 }
 
@@ -157,11 +167,14 @@ pub(super) fn prepare(db: &redb::Database) -> Result<(), StoreError> {
             txn.open_table(definition).map_err(fail)?;
         }
         txn.open_table(BODIES).map_err(fail)?;
-        txn.open_table(STATE).map_err(fail)?.insert(FORMAT, Version::Two.mark()).map_err(fail)?;
+        txn.open_table(STATE).map_err(fail)?.insert(FORMAT, Version::Three.mark()).map_err(fail)?;
         txn.commit().map_err(fail)?;
     }
     if check(db)? == Version::One {
         upgrade::from_version_1(db)?;
+    }
+    if check(db)? == Version::Two {
+        upgrade::from_version_2(db)?;
         check(db)?;
     }
     Ok(())
@@ -174,6 +187,7 @@ pub(super) fn check(db: &redb::Database) -> Result<Version, StoreError> {
     let version = match get(&view.table(STATE)?, FORMAT)?.as_deref() {
         Some([1]) => Version::One,
         Some([2]) => Version::Two,
+        Some([3]) => Version::Three,
         Some(_) => return Err(unfit("written by another version of Quipu")),
         None => return Err(unfit("it does not say its format")),
     };

@@ -1,9 +1,9 @@
 //! A database of version 1, from before there was an archive, becomes one of version 2: nothing of it is archived yet, so
-//! every segment is open.
+//! every segment is open. One of version 2 becomes one of version 3: nothing of it is being erased.
 
 use redb::{Database, ReadableTable as _};
 
-use super::tables::{self, SINCE_VERSION_2, SegmentRow, Version, corrupt, fail, get};
+use super::tables::{self, SINCE_VERSION_2, SINCE_VERSION_3, SegmentRow, Version, corrupt, fail, get};
 use super::{bodies, records};
 use crate::segment::{FRONT_BYTES_MAX, unpacked_bytes};
 use crate::store::{StoreError, keys};
@@ -37,6 +37,20 @@ pub(super) fn from_version_1(db: &Database) -> Result<(), StoreError> {
         }
         let mut state = txn.open_table(tables::STATE).map_err(fail)?;
         state.insert(tables::FORMAT, Version::Two.mark()).map_err(fail)?;
+    }
+    txn.commit().map_err(fail)
+}
+
+/// Makes the table of erasures, in one transaction.
+pub(super) fn from_version_2(db: &Database) -> Result<(), StoreError> {
+    tracing::info!("bringing the store to a new version");
+    let txn = db.begin_write().map_err(fail)?;
+    for definition in SINCE_VERSION_3 {
+        txn.open_table(definition).map_err(fail)?;
+    }
+    {
+        let mut state = txn.open_table(tables::STATE).map_err(fail)?;
+        state.insert(tables::FORMAT, Version::Three.mark()).map_err(fail)?;
     }
     txn.commit().map_err(fail)
 }

@@ -9,6 +9,7 @@
 //! 0.5 s for a repair (1.4 s at 1 GB, 1 ms with the record). So the state is recorded by an empty commit whenever
 //! the writer has had nothing to do for [`IDLE_BEFORE_RECORD`]: only a kill under load costs a repair.
 
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
@@ -20,6 +21,8 @@ use tokio::sync::oneshot;
 use super::apply::Group;
 use super::archive::Archive;
 use super::bodies::BodyLog;
+use super::erase::Erase;
+use super::scrub;
 use super::tables::{fail, guarded};
 use super::tokens::{self, Admin};
 use crate::store::{Commit, StoreError};
@@ -42,6 +45,20 @@ pub(super) enum Work {
     Admin(Admin),
     /// Write what the archiver found out.
     Archive(Box<Archive>),
+    /// Write what an erasure asks for.
+    Erase(Erase),
+    /// Write over pages that are free, a piece of them: 1 once none is left. The first time (`from_start`) what is freed
+    /// becomes free before that; the last time what fills them goes.
+    Scrub { path: PathBuf, step: ScrubStep },
+}
+
+/// A step of [`Work::Scrub`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ScrubStep {
+    /// What fills the pages goes, and what was freed becomes free.
+    Settle,
+    /// Free pages are filled.
+    Fill,
 }
 
 struct Request {
@@ -54,6 +71,8 @@ struct Request {
 pub(super) struct Counters {
     pub(super) requests: AtomicU64,
     pub(super) transactions: AtomicU64,
+    /// Requests that may have freed pages with what nobody shall read any more.
+    pub(super) removals: AtomicU64,
 }
 
 /// The handle of the thread. Dropping it lets the thread finish what it has, and waits.
@@ -139,12 +158,22 @@ impl Thread {
             };
             let mut group = vec![first];
             let mut bytes = group[0].work.bytes();
-            while group.len() < GROUP_REQUESTS_MAX && bytes < GROUP_BYTES_MAX {
-                let Ok(request) = receiver.try_recv() else { break };
-                bytes += request.work.bytes();
-                group.push(request);
+            let mut alone = None;
+            if !group[0].work.is_alone() {
+                while group.len() < GROUP_REQUESTS_MAX && bytes < GROUP_BYTES_MAX {
+                    let Ok(request) = receiver.try_recv() else { break };
+                    if request.work.is_alone() {
+                        alone = Some(request);
+                        break;
+                    }
+                    bytes += request.work.bytes();
+                    group.push(request);
+                }
             }
             self.serve(group);
+            if let Some(request) = alone {
+                self.serve(vec![request]);
+            }
         }
     }
 
@@ -153,6 +182,8 @@ impl Thread {
             Err(Failure::Before(StoreError::Unavailable {
                 why: format!("the store must be reopened after a failed write: {why}"),
             }))
+        } else if let [Request { work: Work::Scrub { path, step }, .. }] = group.as_slice() {
+            self.scrub(path, *step)
         } else {
             self.write(&group)
         };
@@ -192,6 +223,8 @@ impl Thread {
             }
         };
         self.counters.requests.fetch_add(group.len() as u64, Ordering::Relaxed);
+        let removals = group.iter().filter(|request| request.work.removes()).count();
+        self.counters.removals.fetch_add(removals as u64, Ordering::Relaxed);
         if outcomes.iter().all(Result::is_err) {
             let _ = guarded(|| txn.abort().map_err(fail));
             return Ok(outcomes);
@@ -200,6 +233,16 @@ impl Thread {
         self.log = log;
         self.unrecorded = !self.quick_repair;
         Ok(outcomes)
+    }
+
+    /// A transaction of redb's that failed leaves the state on disk unknown, this one like any other.
+    fn scrub(&mut self, path: &Path, step: ScrubStep) -> Result<Vec<Outcome>, Failure> {
+        self.unrecorded = !self.quick_repair;
+        let done = guarded(|| match step {
+            ScrubStep::Settle => scrub::settle(&self.db).map(|()| true),
+            ScrubStep::Fill => scrub::fill(&self.db, path),
+        });
+        done.map(|done| vec![Ok(usize::from(done))]).map_err(|e| Failure::During(e.to_string()))
     }
 
     fn begin(&self) -> Result<WriteTransaction, StoreError> {
@@ -247,6 +290,8 @@ fn apply(
             },
             Work::Admin(admin) => tokens::apply(txn, admin)?.map(|()| 0),
             Work::Archive(work) => tables.archive(work)?,
+            Work::Erase(work) => tables.erase(work)?,
+            Work::Scrub { .. } => Err(StoreError::Unavailable { why: "not in a group".into() }),
         });
     }
     Ok((outcomes, tables.finish()?))
@@ -256,7 +301,22 @@ impl Work {
     fn bytes(&self) -> usize {
         match self {
             Self::Commit(commit) => commit.segments.iter().map(|s| s.body.len()).sum(),
-            Self::Admin(_) | Self::Archive(_) => 0,
+            Self::Erase(Erase::Body(replacement)) => replacement.body.len(),
+            Self::Admin(_) | Self::Archive(_) | Self::Erase(_) | Self::Scrub { .. } => 0,
+        }
+    }
+
+    /// True for what no other request may share a transaction with.
+    fn is_alone(&self) -> bool {
+        matches!(self, Self::Scrub { .. })
+    }
+
+    /// True for what takes contents away, or text that comes from them.
+    fn removes(&self) -> bool {
+        match self {
+            Self::Erase(Erase::Body(_) | Erase::Pointer { .. }) => true,
+            Self::Archive(work) => matches!(**work, Archive::Expire { .. }),
+            Self::Erase(_) | Self::Commit(_) | Self::Admin(_) | Self::Scrub { .. } => false,
         }
     }
 }

@@ -7,6 +7,7 @@
 //! | session pointer | `S#tenant#session` | `Z` |
 //! | that a session's chain is broken | `H#tenant` | session `#` first sequence of the segment, 20 digits |
 //! | catalogue of batches | `B#tenant` | batch, 20 digits |
+//! | erasure | `X#tenant` | `0#` (not done) or `1#` (done), event id |
 //! | idempotency key | `I#tenant#` HMAC, hex | `I` |
 //! | token, by the hash of its text | `T#h#` SHA-256, hex | `T` |
 //! | token, by tenant | `T#t#tenant` | token id |
@@ -31,7 +32,7 @@
 
 use sha2::{Digest as _, Sha256};
 
-use crate::ids::{CommitId, Seq, SessionId, TenantId};
+use crate::ids::{CommitId, EventId, Seq, SessionId, TenantId};
 use crate::limits::{self, FEED_SHARDS as SHARDS};
 use crate::segment::SegmentMeta;
 use crate::store::FeedPosition;
@@ -71,15 +72,58 @@ pub fn read_segment(key: &str) -> Option<Seq> {
     Seq::new(digits.parse().ok()?)
 }
 
+/// The partition of a tenant's erasures.
+pub fn erasures(tenant: &TenantId) -> String {
+    format!("X#{tenant}")
+}
+
+/// The sort key of an erasure. Those that are not done come first, so that who looks for work reads no other.
+pub fn erasure(done: bool, event: EventId) -> String {
+    format!("{}#{event}", u8::from(done))
+}
+
+/// The inverse of [`erasure`].
+pub fn read_erasure(key: &str) -> Option<EventId> {
+    let id = key.strip_prefix("0#").or_else(|| key.strip_prefix("1#"))?;
+    EventId::parse(id).ok().filter(|event| event.to_string() == id)
+}
+
+/// What the sort keys of the further parts of a session's segments that begin between two sequences lie between.
+pub fn parts_between(first: Seq, last: Seq) -> (String, String) {
+    (format!("B#{:020}#", first.get()), format!("B#{:020}$", last.get()))
+}
+
+/// The inverse of [`part`]: first sequence and commit.
+pub fn read_part(key: &str) -> Option<(Seq, CommitId)> {
+    let mut words = key.strip_prefix("B#")?.split('#');
+    let first = Seq::new(words.next()?.parse().ok()?)?;
+    let commit = crate::ids::decode_hex::<16>(words.next()?).and_then(CommitId::from_bytes)?;
+    Some((first, commit))
+}
+
 /// What the sort keys of a segment's further parts begin with. They name the commit, so that what is left of an
 /// expired segment can never be taken for a part of another that begins at the same sequence.
 pub fn parts(first: Seq, commit: CommitId) -> String {
     format!("B#{:020}#{}#", first.get(), crate::ids::hex(&commit.to_bytes()))
 }
 
-/// The sort key of a further part, from 1.
+/// The sort key of a further part, from 1, of the body that a segment was written with.
 pub fn part(first: Seq, commit: CommitId, number: usize) -> String {
     format!("{}{number:03}", parts(first, commit))
+}
+
+/// What the sort keys of the further parts of one of a segment's bodies begin with. A body that replaces another has
+/// parts of its own names, so that no reader can mix the two.
+pub fn parts_of(first: Seq, commit: CommitId, revision: u64) -> String {
+    match revision {
+        0 => parts(first, commit),
+        revision => format!("{}v{revision:06}#", parts(first, commit)),
+    }
+}
+
+/// The sort key of a further part, from 1, of one of a segment's bodies.
+pub fn part_of(first: Seq, commit: CommitId, revision: u64, number: usize) -> String {
+    format!("{}{number:03}", parts_of(first, commit, revision))
 }
 
 /// The shard of the feed in which a segment stands.

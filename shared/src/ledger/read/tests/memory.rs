@@ -10,11 +10,11 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
 use crate::auth::TokenRecord;
-use crate::ids::{AgentId, CommitId, Seq, SessionId, TenantId};
+use crate::ids::{AgentId, CommitId, EventId, Seq, SessionId, TenantId};
 use crate::segment::{Head, SegmentMeta};
 use crate::store::{
-    AgentRecord, BatchRecord, Commit, FeedEntry, FeedPosition, Idempotency, OpenEntry, Order, Pointer,
-    SessionRecord, Store, StoreError, TenantRecord, TimePage,
+    AgentRecord, BatchRecord, Commit, ErasureRecord, FeedEntry, FeedPosition, Idempotency, OpenEntry, Order,
+    Pointer, SessionRecord, Store, StoreError, StoredBody, TenantRecord, TimePage,
 };
 use crate::time::Micros;
 
@@ -323,6 +323,76 @@ impl Store for MemoryStore {
 
     async fn batches(&self, _: &TenantId, _: u64, _: usize) -> Result<Vec<BatchRecord>, StoreError> {
         Ok(Vec::new())
+    }
+
+    async fn put_erasure(&self, _: &TenantId, _: &ErasureRecord) -> Result<(), StoreError> {
+        unavailable()
+    }
+
+    async fn erasure(&self, _: &TenantId, _: EventId) -> Result<Option<ErasureRecord>, StoreError> {
+        unavailable()
+    }
+
+    async fn update_erasure(
+        &self,
+        _: &TenantId,
+        _: &ErasureRecord,
+        _: &ErasureRecord,
+    ) -> Result<(), StoreError> {
+        unavailable()
+    }
+
+    async fn erasures(
+        &self,
+        _: &TenantId,
+        _: bool,
+        _: Option<EventId>,
+        _: usize,
+    ) -> Result<Vec<ErasureRecord>, StoreError> {
+        unavailable()
+    }
+
+    async fn stored_body(
+        &self,
+        _: &TenantId,
+        _: &SessionId,
+        _: Seq,
+    ) -> Result<Option<StoredBody>, StoreError> {
+        unavailable()
+    }
+
+    async fn replace_body(
+        &self,
+        _: &TenantId,
+        _: &SessionId,
+        _: &StoredBody,
+        _: &SegmentMeta,
+        _: Bytes,
+    ) -> Result<(), StoreError> {
+        unavailable()
+    }
+
+    async fn replace_pointer(
+        &self,
+        _: &TenantId,
+        _: &Pointer,
+        _: &Pointer,
+    ) -> Result<(), StoreError> {
+        unavailable()
+    }
+
+    async fn resize_batch(
+        &self,
+        _: &TenantId,
+        _: u64,
+        _: u64,
+        _: u64,
+    ) -> Result<(), StoreError> {
+        unavailable()
+    }
+
+    async fn scrub(&self, _: &TenantId, _: &SessionId, _: Seq) -> Result<(), StoreError> {
+        unavailable()
     }
 
     async fn expire(&self, _: Micros, _: usize) -> Result<usize, StoreError> {

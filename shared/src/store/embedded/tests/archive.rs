@@ -27,7 +27,7 @@ async fn append(store: &EmbeddedStore, ms: u64, name: &SessionId, agent: &str, b
 
 fn pointer_over(name: &SessionId, metas: &[SegmentMeta]) -> Pointer {
     let record = metas.iter().fold(None, |before, meta| Some(derived::session_after(before, name, meta)));
-    Pointer { archived: record.unwrap(), first_batch: 1, last_batch: 1 }
+    Pointer { archived: record.unwrap(), first_batch: 1, last_batch: 1, scrubbed: 0 }
 }
 
 async fn mark(store: &EmbeddedStore, name: &SessionId, meta: &SegmentMeta, at: Option<Micros>) {

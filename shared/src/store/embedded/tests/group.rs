@@ -101,6 +101,7 @@ fn a_batch(id: CommitId) -> BatchRecord {
         times: (Micros::MIN, Micros::MAX),
         key: "events/batch".into(),
         bytes: 7,
+        revision: 0,
         blooms: Default::default(),
         recorded: false,
     }
@@ -115,7 +116,7 @@ async fn damaged_rows_are_corrupt_and_no_panic() {
     let meta = commit.segments[0].meta.clone();
     first.commit(commit).await.unwrap();
     let archived = first.session(&tenant(), &name).await.unwrap().unwrap();
-    let pointer = Pointer { archived, first_batch: 1, last_batch: 1 };
+    let pointer = Pointer { archived, first_batch: 1, last_batch: 1, scrubbed: 0 };
     first.advance_pointer(&tenant(), &pointer).await.unwrap();
     first.put_batch(&tenant(), &a_batch(id)).await.unwrap();
     drop(first);
