@@ -325,6 +325,14 @@ impl KeyChain {
             Err(KeyError::Other("it names another header"))
         }
     }
+
+    /// The text of an object record that any key of the chain signed.
+    ///
+    /// # Errors
+    /// If none did, or one's signature does not verify.
+    pub fn open_object_record<'n>(&self, note: &'n str) -> Result<&'n str, KeyError> {
+        Ok(open_any(&self.keys, note)?)
+    }
 }
 
 /// The text of a note that one of the keys signed, and no other of them badly.

@@ -12,6 +12,7 @@ pub mod merkle;
 pub mod paths;
 pub mod proof;
 pub mod reader;
+pub mod record;
 pub mod signer;
 pub mod tiles;
 

@@ -28,6 +28,21 @@ pub fn header_signature(tenant: &TenantId, batch: u64) -> String {
     format!("{LOG}{tenant}/batch/{batch:020}.sig")
 }
 
+/// What the keys of a tenant's object records begin with.
+pub fn object_records(tenant: &TenantId) -> String {
+    format!("{LOG}{tenant}/object/")
+}
+
+/// What the keys of a batch's object records begin with.
+pub fn object_records_of(tenant: &TenantId, batch: u64) -> String {
+    format!("{LOG}{tenant}/object/{batch:020}-")
+}
+
+/// Key of an object record of a batch.
+pub fn object_record(tenant: &TenantId, batch: u64, revision: u64) -> String {
+    format!("{LOG}{tenant}/object/{batch:020}-{revision:06}")
+}
+
 /// Key of the checkpoint after a batch.
 pub fn checkpoint_at(tenant: &TenantId, batch: u64) -> String {
     format!("{LOG}{tenant}/checkpoints/{batch:020}")
@@ -63,6 +78,8 @@ pub enum Named {
     Header(TenantId, u64),
     /// [`header_signature`].
     HeaderSignature(TenantId, u64),
+    /// [`object_record`].
+    ObjectRecord(TenantId, u64, u64),
     /// [`checkpoint_at`].
     CheckpointAt(TenantId, u64),
     /// [`checkpoint`].
@@ -93,6 +110,12 @@ impl Named {
         let tenant = TenantId::parse(tenant).ok()?;
         if rest == "checkpoint" {
             return Some(Self::Checkpoint(tenant));
+        }
+        if let Some(place) = rest.strip_prefix("object/") {
+            let (number, revision) = place.split_once('-')?;
+            let digits = revision.len() == 6 && revision.bytes().all(|b| b.is_ascii_digit());
+            let revision = revision.parse().ok().filter(|revision| digits && *revision > 0)?;
+            return Some(Self::ObjectRecord(tenant, batch(number)?, revision));
         }
         if let Some(number) = rest.strip_prefix("checkpoints/") {
             return Some(Self::CheckpointAt(tenant, batch(number)?));

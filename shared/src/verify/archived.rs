@@ -4,16 +4,19 @@
 //! The hot tier may be behind by what a crash cut off: a batch that is published and not recorded yet. It is never
 //! ahead: a hot tier that knows of more than the archive has shows that something of the archive is gone.
 
+use std::collections::{BTreeMap, HashMap};
 use std::iter::Peekable;
 
-use crate::ids::{EventHash, TenantId};
+use crate::ids::{EventHash, EventId, SessionId, TenantId};
 use crate::log::header::BatchHeader;
 use crate::objects::{Directory, ObjectStore};
 use crate::statement::Standing;
 use crate::store::embedded::{DataDir, InspectTable, Inspector};
 use crate::store::{BatchRecord, Pointer, StoreError, keys as rows};
 
-use super::archive::{ArchivedSession, Check, Listener, Stop};
+use super::archive::{ArchivedSession, Check, Listener, Object, Stop};
+use super::data_dir::Done;
+use super::erased::Erasures;
 use super::keys::Keys;
 use super::receipts::{GivenReceipt, Wanted};
 use super::session::{store_error, tolerate};
@@ -42,13 +45,14 @@ pub(super) fn check(
     inspector: &Inspector,
     keys: Option<&Keys>,
     options: &Options,
-    wanted: &mut Wanted,
+    done: &mut Done,
     report: &mut Report,
 ) -> Result<Option<Box<Finding>>, Box<Finding>> {
+    let hot = &done.erasures;
     let work = || {
         let runtime = tokio::runtime::Builder::new_current_thread().build();
         let runtime = runtime.map_err(|e| finding(Code::Unreadable, e.to_string()))?;
-        runtime.block_on(read(dir, inspector, keys, options))
+        runtime.block_on(read(dir, inspector, keys, options, hot))
     };
     // Whoever calls may stand in a runtime already, which must not be blocked: this has a thread and a runtime of its own.
     let read = std::thread::scope(|scope| {
@@ -57,7 +61,11 @@ pub(super) fn check(
         let panicked = |_| Err(finding(Code::Store, "the archive made the verifier fail (it panicked)"));
         running.join().unwrap_or_else(panicked)
     });
-    let Some(Archived { logs, found, unfinished }) = read? else { return Ok(None) };
+    let Some(Archived { logs, found, unfinished, erasures }) = read? else { return Ok(None) };
+    for (tenant, archived) in erasures {
+        done.erasures.entry(tenant).or_default().beside(archived);
+    }
+    let wanted = &mut done.wanted;
     for said in options.receipts.iter().filter_map(GivenReceipt::standing) {
         note_found(wanted, &found, said);
     }
@@ -71,6 +79,7 @@ struct Archived {
     logs: Report,
     found: Wanted,
     unfinished: Option<Box<Finding>>,
+    erasures: BTreeMap<TenantId, Erasures>,
 }
 
 /// Reads the archive, if there is one.
@@ -79,10 +88,11 @@ async fn read(
     inspector: &Inspector,
     keys: Option<&Keys>,
     options: &Options,
+    erasures: &BTreeMap<TenantId, Erasures>,
 ) -> Result<Option<Archived>, Box<Finding>> {
     let path = dir.archive_path();
     let unreadable = |e: std::io::Error| finding(Code::Unreadable, format!("{}: {e}", path.display()));
-    let mut hot = Hot::new(inspector)?;
+    let mut hot = Hot::new(inspector, erasures)?;
     if !path.try_exists().map_err(unreadable)? {
         return hot.without_archive(options);
     }
@@ -97,9 +107,9 @@ async fn read(
     check.logs(&keys).await.map_err(|stop| stop.0)?;
     check.rollback(&keys).map_err(|stop| stop.0)?;
     let unfinished = check.unfinished().map(|stop| stop.0);
-    let Check { found, report: logs, .. } = check;
+    let Check { found, erasures, report: logs, .. } = check;
     hot.finish()?;
-    Ok(Some(Archived { logs, found, unfinished }))
+    Ok(Some(Archived { logs, found, unfinished, erasures }))
 }
 
 /// The keys that hold for the archive: its own, which must be of one chain with the directory's. A rotation that was cut
@@ -137,6 +147,8 @@ fn note_found(wanted: &mut Wanted, found: &Wanted, said: &Standing) {
 /// What the hot tier says of the archive, walked over in step with it.
 struct Hot<'i> {
     inspector: &'i Inspector,
+    /// By session, the events that tombstones of the hot tier are about.
+    buried: HashMap<(TenantId, SessionId), Vec<EventId>>,
     pointers: Peekable<Pointers<'i>>,
     /// The catalogue of the tenant that is read.
     catalogue: Option<(TenantId, Peekable<Batches<'i>>)>,
@@ -149,10 +161,20 @@ struct Hot<'i> {
 }
 
 impl<'i> Hot<'i> {
-    fn new(inspector: &'i Inspector) -> Result<Self, Box<Finding>> {
+    fn new(
+        inspector: &'i Inspector,
+        erasures: &BTreeMap<TenantId, Erasures>,
+    ) -> Result<Self, Box<Finding>> {
+        let mut buried: HashMap<_, Vec<EventId>> = HashMap::new();
+        for (tenant, erasures) in erasures {
+            for (event, session) in erasures.about() {
+                buried.entry((tenant.clone(), session.clone())).or_default().push(event);
+            }
+        }
         let pointers: Pointers<'i> = Box::new(inspector.pointers().map_err(|e| stored(&e))?);
         Ok(Self {
             inspector,
+            buried,
             pointers: pointers.peekable(),
             catalogue: None,
             recorded: 0,
@@ -212,7 +234,7 @@ fn missing(tenant: &TenantId, pointer: &Pointer) -> Box<Finding> {
 }
 
 impl Listener for Hot<'_> {
-    fn batch(&mut self, header: &BatchHeader, hash: [u8; 32]) -> Finished {
+    fn batch(&mut self, header: &BatchHeader, hash: [u8; 32], object: &Object) -> Finished {
         let catalogue = self.catalogue(&header.tenant)?;
         let is_next = |row: &Result<BatchRecord, StoreError>| {
             row.as_ref().map_or(true, |row| row.batch <= header.batch)
@@ -233,7 +255,9 @@ impl Listener for Hot<'_> {
         };
         let row = row.map_err(|e| stored(&e))?;
         let recorded = row.recorded;
-        let expected = BatchRecord { recorded, ..header.record(hash) };
+        // It learns of a rewrite last: it may be behind, and never ahead.
+        let known = Object { revision: row.revision.min(object.revision), bytes: object.bytes.clone() };
+        let expected = BatchRecord { recorded, ..known.record(header, hash) };
         if row != expected {
             let why = format!("the catalogue's batch {} is not what the archive's header says", row.batch);
             let mut finding = finding(Code::Derived, why);
@@ -248,7 +272,7 @@ impl Listener for Hot<'_> {
         Ok(())
     }
 
-    fn session(&mut self, tenant: &TenantId, archived: ArchivedSession) -> Finished {
+    fn session(&mut self, tenant: &TenantId, archived: ArchivedSession, erasures: &Erasures) -> Finished {
         let at = rows::session(tenant, &archived.session);
         let key = |tenant: &TenantId, pointer: &Pointer| rows::session(tenant, &pointer.archived.session_id);
         let reached = |row: &Result<(TenantId, Pointer), StoreError>| {
@@ -293,6 +317,21 @@ impl Listener for Hot<'_> {
         let mut summary = theirs.facts.summary.clone();
         if theirs.facts.erased > 0 {
             tolerate(&mut summary, &mine.summary, theirs.facts.erased);
+        }
+        // Names and tags leave the hot tier before they leave the archive, and a pointer whose segments have gone cannot
+        // be told what is left of them.
+        let mut scrubbed = theirs.scrubbed;
+        for event in self.buried.get(&(tenant.clone(), archived.session.clone())).into_iter().flatten() {
+            scrubbed.named = true;
+            // No row is written anew before its tombstone is in the log.
+            scrubbed.pending |= !erasures.has_grave(*event);
+        }
+        let silent = mine.summary.agent_name.is_none();
+        if scrubbed.pending || scrubbed.named && silent {
+            summary.agent_name.clone_from(&mine.summary.agent_name);
+        }
+        if scrubbed.pending || scrubbed.named && mine.summary.tags.is_empty() {
+            summary.tags.clone_from(&mine.summary.tags);
         }
         for (name, right) in [
             ("hash", mine.head.hash == theirs.hash),

@@ -20,6 +20,7 @@ use crate::statement::Standing;
 use crate::store::StoreError;
 use crate::store::embedded::{DataDir, DataDirError, Inspector, Misfit, Sessions};
 
+use super::erased::Erasures;
 use super::keys::{Keys, Rotations};
 use super::receipts::{Wanted, hold};
 use super::session::{BadSession, Check, Counts, store_error};
@@ -103,13 +104,14 @@ fn check(
     }
     #[cfg(feature = "archive")]
     let unfinished =
-        super::archived::check(&dir, &inspector, keys.as_ref().ok(), options, &mut done.wanted, report)?;
+        super::archived::check(&dir, &inspector, keys.as_ref().ok(), options, &mut done, report)?;
     #[cfg(not(feature = "archive"))]
     let unfinished = {
         report.notes.push("The archive was not checked: this program is built without it.".to_owned());
         None
     };
 
+    done.erased(report)?;
     let mut misfit = None;
     inspector
         .check_derived(&mut |found| {
@@ -212,16 +214,18 @@ fn hold_receipts(
 }
 
 /// What is done, in the order of sessions.
-struct Done {
+pub(super) struct Done {
     /// Sessions below this are all counted.
     next: u64,
     /// Sessions that were done before an earlier one was.
-    ahead: BTreeMap<u64, (TenantId, Counts)>,
+    ahead: BTreeMap<u64, (TenantId, Counts, Erasures)>,
+    /// By tenant, in the order of sessions.
+    pub(super) erasures: BTreeMap<TenantId, Erasures>,
     sessions: u64,
     tenants: HashSet<TenantId>,
     counts: Counts,
     failure: Option<(u64, Box<Finding>)>,
-    wanted: Wanted,
+    pub(super) wanted: Wanted,
     covered: HashSet<(TenantId, SessionId)>,
 }
 
@@ -230,6 +234,7 @@ impl Done {
         Self {
             next: 0,
             ahead: BTreeMap::new(),
+            erasures: BTreeMap::new(),
             sessions: 0,
             tenants: HashSet::new(),
             counts: Counts::default(),
@@ -239,16 +244,34 @@ impl Done {
         }
     }
 
-    fn finished(&mut self, index: u64, tenant: TenantId, counts: Counts) {
-        self.ahead.insert(index, (tenant, counts));
-        while let Some((tenant, counts)) = self.ahead.remove(&self.next) {
+    fn finished(&mut self, index: u64, tenant: TenantId, counts: Counts, erasures: Erasures) {
+        self.ahead.insert(index, (tenant, counts, erasures));
+        while let Some((tenant, counts, erasures)) = self.ahead.remove(&self.next) {
             self.next += 1;
             self.sessions += 1;
+            self.erasures.entry(tenant.clone()).or_default().append(erasures);
             self.tenants.insert(tenant);
             self.counts.events += counts.events;
             self.counts.erased += counts.erased;
             self.counts.bytes += counts.bytes;
         }
+    }
+
+    /// Holds erased events against tombstones, wherever each was found.
+    fn erased(&self, report: &mut Report) -> Result<(), Box<Finding>> {
+        for (tenant, erasures) in &self.erasures {
+            for erased in &erasures.erased {
+                if let Some(why) = erasures.problem_of(erased) {
+                    let mut finding = failed(Bad::new(Code::Erased, why));
+                    finding.tenant = Some(tenant.clone());
+                    finding.session_id = Some(erased.session.clone());
+                    finding.sequence = Some(erased.sequence.get());
+                    return Err(finding);
+                }
+            }
+            report.notes.extend(erasures.notes());
+        }
+        Ok(())
     }
 
     fn failed(&mut self, index: u64, finding: Box<Finding>) {
@@ -331,7 +354,9 @@ impl Work<'_> {
     fn session(&self, index: u64, tenant: TenantId, session: SessionId, reader: &mut SegmentReader) {
         let wanted = self.wanted.get(&tenant, &session);
         let (counts, found) = (Counts::default(), Vec::new());
-        let mut check = Check { tenant: &tenant, session: &session, wanted, found, counts, pointer: None };
+        let erasures = Erasures::default();
+        let mut check =
+            Check { tenant: &tenant, session: &session, wanted, found, counts, pointer: None, erasures };
         let told = |bytes: u64| {
             let before = self.hashed.fetch_add(bytes, Ordering::Relaxed);
             if before >> 20 != (before + bytes) >> 20 {
@@ -344,7 +369,7 @@ impl Work<'_> {
             let why = format!("the session's tenant, {tenant}, is not among the tenants that were made");
             Err(BadSession { bad: Bad::new(Code::Store, why), sequence: None })
         };
-        let (counts, found) = (check.counts, check.found);
+        let (counts, found, erasures) = (check.counts, check.found, check.erasures);
         if let Err(BadSession { bad, sequence }) = checked {
             let finding = Finding {
                 tenant: Some(tenant),
@@ -361,6 +386,6 @@ impl Work<'_> {
             }
             done.covered.insert((tenant.clone(), session));
         }
-        done.finished(index, tenant, counts);
+        done.finished(index, tenant, counts, erasures);
     }
 }

@@ -13,6 +13,7 @@ mod bundle;
 mod checkpoints;
 #[cfg(feature = "embedded")]
 mod data_dir;
+mod erased;
 mod keys;
 mod receipts;
 mod report;

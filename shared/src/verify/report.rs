@@ -89,6 +89,10 @@ pub enum Code {
     Tile,
     /// A crash left the last batch unfinished.
     Unfinished,
+    /// An event's content is gone, and no true tombstone says that it was erased.
+    Erased,
+    /// The tombstone of an erased event is not among what was checked.
+    TombstoneNotCovered,
     /// A directory's segment does not decode, or stands in the wrong place.
     Segment,
     /// A directory's segment attributes do not say what its events say.
@@ -126,6 +130,8 @@ impl Code {
             Self::Signature => "signature",
             Self::Tile => "tile",
             Self::Unfinished => "unfinished",
+            Self::Erased => "erased",
+            Self::TombstoneNotCovered => "tombstone_not_covered",
             Self::Segment => "segment",
             Self::Attributes => "attributes",
             Self::Derived => "derived",

@@ -10,6 +10,7 @@ use crate::store::StoreError;
 use crate::store::embedded::{Inspector, StoredSegment};
 use crate::summary::Summary;
 
+use super::erased::Erasures;
 use super::{Bad, Code, HashedBytes};
 
 /// How much of a session was right.
@@ -45,6 +46,7 @@ pub(super) struct Check<'a> {
     pub(super) counts: Counts,
     /// The last event that is archived, by the session's pointer.
     pub(super) pointer: Option<Head>,
+    pub(super) erasures: Erasures,
 }
 
 impl Check<'_> {
@@ -235,6 +237,7 @@ impl Check<'_> {
             self.counts.events += 1;
             self.counts.bytes += hashed.of(&event);
             *erased += u64::from(matches!(event.content, Content::Erased { .. }));
+            self.erasures.see(self.session, &event);
             if let Some(wanted) = self.wanted
                 && wanted.contains_key(&event.sequence.get())
             {
@@ -253,7 +256,7 @@ impl Check<'_> {
 }
 
 /// What erased events were counted for cannot be counted again: takes the stored numbers over, where that many erased
-/// events could make the difference.
+/// events could make the difference. What is text of a payload does not outlive it, and is not taken over.
 pub(super) fn tolerate(mine: &mut Summary, stored: &Summary, erased: u64) {
     for (mine, stored, most) in [
         (&mut mine.tool_calls, stored.tool_calls, erased),
@@ -268,8 +271,6 @@ pub(super) fn tolerate(mine: &mut Summary, stored: &Summary, erased: u64) {
     mine.cost_picodollars = stored.cost_picodollars;
     mine.status = stored.status;
     mine.ended_at = stored.ended_at;
-    mine.agent_name.clone_from(&stored.agent_name);
-    mine.tags.clone_from(&stored.tags);
 }
 
 /// Says which attribute is another than the body gives.

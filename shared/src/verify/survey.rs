@@ -7,7 +7,8 @@
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, ErrorKind, Read as _, Seek as _, Write as _};
 
-use super::archive::{ArchivedSession, Check, Listener, Stop};
+use super::archive::{ArchivedSession, Check, Listener, Object, Stop};
+use super::erased::Erasures;
 use super::{Code, Finding, Options, Report, Verdict};
 use crate::codec::{Cursor, Malformed, put_bytes, put_varint};
 use crate::ids::{EventHash, Seq, SessionId, TenantId};
@@ -127,10 +128,11 @@ impl Spool {
 }
 
 impl Listener for Spool {
-    fn batch(&mut self, header: &BatchHeader, hash: [u8; 32]) -> Result<(), Box<Finding>> {
+    fn batch(&mut self, header: &BatchHeader, hash: [u8; 32], object: &Object) -> Result<(), Box<Finding>> {
+        let record = object.record(header, hash);
         self.frame(&header.tenant, BATCH, |out| {
             put_varint(out, header.batch);
-            put_bytes(out, &header.record(hash).encode());
+            put_bytes(out, &record.encode());
             put_varint(out, header.runs.len() as u64);
             for run in &header.runs {
                 put_bytes(out, run.session_id.as_str().as_bytes());
@@ -141,8 +143,13 @@ impl Listener for Spool {
         })
     }
 
-    fn session(&mut self, tenant: &TenantId, archived: ArchivedSession) -> Result<(), Box<Finding>> {
-        let ArchivedSession { session, first_batch, last_batch, last, hash, facts } = archived;
+    fn session(
+        &mut self,
+        tenant: &TenantId,
+        archived: ArchivedSession,
+        _: &Erasures,
+    ) -> Result<(), Box<Finding>> {
+        let ArchivedSession { session, first_batch, last_batch, last, hash, facts, .. } = archived;
         let archived = SessionRecord {
             session_id: session,
             first_commit: facts.first_commit,

@@ -25,11 +25,13 @@ use crate::log::merkle::Hash;
 use crate::log::paths::{self, Named};
 use crate::objects::ObjectStore;
 use crate::statement::Says;
+use crate::store::BatchRecord;
 use crate::time::Micros;
 
 pub(super) use facts::Facts;
 pub(super) use read::Stop;
 
+use super::erased::Erasures;
 use super::keys::{Keys, Rotations};
 use super::receipts::Wanted;
 use super::report::freshness;
@@ -83,6 +85,34 @@ pub(super) struct ArchivedSession {
     pub(super) last: Seq,
     pub(super) hash: EventHash,
     pub(super) facts: Facts,
+    pub(super) scrubbed: Scrubbed,
+}
+
+/// Which of the objects that a batch may have is there.
+#[derive(Debug)]
+pub(super) struct Object {
+    /// The number of the record that names it; 0: the header does.
+    pub(super) revision: u64,
+    /// Lengths of the objects that header and records name, by that number.
+    pub(super) bytes: Vec<u64>,
+}
+
+impl Object {
+    /// What a catalogue keeps of a batch with this object.
+    pub(super) fn record(&self, header: &BatchHeader, hash: [u8; 32]) -> BatchRecord {
+        let bytes = usize::try_from(self.revision).ok().and_then(|at| self.bytes.get(at));
+        let bytes = bytes.copied().unwrap_or(header.bytes);
+        BatchRecord { revision: self.revision, bytes, ..header.record(hash) }
+    }
+}
+
+/// What erasures left of a session in the log.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Scrubbed {
+    /// A tombstone in the log is about an event of it.
+    pub(super) named: bool,
+    /// One is about an event whose row still has its content.
+    pub(super) pending: bool,
 }
 
 /// Somebody who holds what an archive says against something else.
@@ -91,13 +121,18 @@ pub(super) trait Listener {
     ///
     /// # Errors
     /// What is wrong with what it was held against.
-    fn batch(&mut self, header: &BatchHeader, hash: [u8; 32]) -> Result<(), Box<Finding>>;
+    fn batch(&mut self, header: &BatchHeader, hash: [u8; 32], object: &Object) -> Result<(), Box<Finding>>;
 
-    /// A session, in the order of bytes, once it is found right.
+    /// A session, in the order of bytes, once it is found right; and what the whole log has of erasures.
     ///
     /// # Errors
     /// What is wrong with what it was held against.
-    fn session(&mut self, tenant: &TenantId, archived: ArchivedSession) -> Result<(), Box<Finding>>;
+    fn session(
+        &mut self,
+        tenant: &TenantId,
+        archived: ArchivedSession,
+        erasures: &Erasures,
+    ) -> Result<(), Box<Finding>>;
 
     /// The end of a tenant's log: its finished batches.
     ///
@@ -128,6 +163,10 @@ pub(super) struct Check<'a> {
     unfinished: Option<(TenantId, u64)>,
     uncovered: Option<String>,
     erased: u64,
+    /// Objects that are not the newest that was recorded.
+    unrevised: u64,
+    /// By tenant.
+    pub(super) erasures: BTreeMap<TenantId, Erasures>,
     pub(super) report: Report,
 }
 
@@ -159,6 +198,8 @@ impl<'a> Check<'a> {
             unfinished: None,
             uncovered: None,
             erased: 0,
+            unrevised: 0,
+            erasures: BTreeMap::new(),
             report: Report::nothing(),
         }
     }
@@ -181,6 +222,16 @@ impl<'a> Check<'a> {
         }
         if self.erased > 0 {
             let note = format!("The content of {} events is erased; their hashes still hold.", self.erased);
+            self.report.notes.push(note);
+        }
+        for erasures in self.erasures.values() {
+            self.report.notes.extend(erasures.notes());
+        }
+        if self.unrevised > 0 {
+            let note = format!(
+                "{} of the objects are to be written anew, and were not yet: the archiver's next run does that.",
+                self.unrevised
+            );
             self.report.notes.push(note);
         }
         (self.progress)(self.report.bytes_hashed);

@@ -8,16 +8,15 @@ use std::collections::{HashMap, HashSet};
 use std::ops::ControlFlow;
 
 use bytes::Bytes;
-use sha2::{Digest as _, Sha256};
 
 use super::facts::Facts;
 use crate::archive::{BatchReader, Derived, Row};
 use crate::chain::{ChainCheck, Hashes};
-use crate::event::Content;
 use crate::ids::{CommitId, EventHash, Seq, SessionId, TenantId};
 use crate::log::bloom::Bloom;
 use crate::log::header::{BatchHeader, Blooms, Run};
 use crate::time::Micros;
+use crate::verify::erased::Erasures;
 use crate::verify::receipts::Wanted;
 use crate::verify::{Bad, Code, HashedBytes};
 
@@ -32,8 +31,8 @@ pub(super) struct Rows {
     pub(super) facts: Vec<Vec<u8>>,
     /// Events that receipts name: index of the run, sequence, hash.
     pub(super) found: Vec<(usize, u64, EventHash)>,
-    /// Events whose content is erased.
-    pub(super) erased: u64,
+    /// Events whose content is erased, and tombstones.
+    pub(super) erasures: Erasures,
     /// Bytes that the hashes are over.
     pub(super) bytes: u64,
 }
@@ -56,7 +55,7 @@ fn header(why: impl Into<String>) -> Bad {
     Bad::new(Code::Header, why)
 }
 
-/// Checks the object of a batch.
+/// Checks the object of a batch, whose bytes are those that its header or one of its records names.
 ///
 /// # Errors
 /// The first thing that is wrong.
@@ -67,9 +66,6 @@ pub(super) fn check(
     with_facts: bool,
 ) -> Result<Rows, BadRow> {
     let bad = |why: String| Bad::new(Code::Object, why);
-    if Sha256::digest(&object)[..] != batch.sha256 {
-        return Err(bad(format!("{} has another SHA-256 than its header says", batch.key)).into());
-    }
     let reader = BatchReader::open(object).map_err(|e| bad(format!("{}: {e}", batch.key)))?;
     let mut check = Check::new(batch, wanted, with_facts);
     let end = reader
@@ -205,7 +201,7 @@ impl<'a> Check<'a> {
             self.rows.before.push(event.prev_hash);
         }
         self.rows.hashes.push(event.hash);
-        self.rows.erased += u64::from(matches!(event.content, Content::Erased { .. }));
+        self.rows.erasures.see(&current.run.session_id, &event);
         self.rows.bytes += current.hashed.of(&event);
         if current.wanted.is_some_and(|wanted| wanted.contains_key(&current.next)) {
             self.rows.found.push((self.runs - 1, current.next, event.hash));

@@ -1,7 +1,7 @@
 //! The log of one tenant: its batches one after the other, then its tiles, its newest checkpoint, and the chains of its
 //! sessions across batches.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 
 use futures_util::stream::{self, StreamExt as _};
@@ -12,11 +12,12 @@ use super::read::{self, Stop};
 use super::rows::Rows;
 use super::runs::{RunRecord, Runs};
 use super::tiles::Tiles;
-use super::{ArchivedSession, Check};
-use crate::ids::{EventHash, TenantId};
+use super::{ArchivedSession, Check, Scrubbed};
+use crate::ids::{EventHash, EventId, SessionId, TenantId};
 use crate::log::header::BatchHeader;
 use crate::log::merkle::{Hash, leaf_hashes};
 use crate::log::paths::{self, Named};
+use crate::verify::erased::Erasures;
 use crate::verify::keys::Keys;
 use crate::verify::report::LogReport;
 use crate::verify::{Bad, Code};
@@ -31,6 +32,19 @@ pub(super) struct Log {
     /// Sizes at which somebody wants to know the root.
     sizes: BTreeMap<u64, Option<Hash>>,
     next_size: Option<u64>,
+    pub(super) erasures: Erasures,
+    /// The batch of each erased row.
+    pub(super) erased_in: Vec<u64>,
+    /// What records say: the tombstone of an event.
+    pub(super) recorded: HashMap<EventId, EventId>,
+}
+
+/// The object records of a batch, by their keys.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Records {
+    pub(super) count: u64,
+    /// They are not numbered from 1 without a gap.
+    pub(super) gap: bool,
 }
 
 impl Log {
@@ -87,6 +101,7 @@ impl Check<'_> {
     pub(super) async fn tenant(&mut self, keys: &Keys, tenant: &TenantId) -> Result<(), Stop> {
         let Headers { count, unfinished } = self.headers(tenant).await?;
         let end = if unfinished { count - 1 } else { count };
+        let records = self.records(tenant).await?;
         let mut log = Log::new(self.sizes.remove(tenant).unwrap_or_default());
         {
             // One after the other, or as many at once as there are threads; taken in order.
@@ -96,7 +111,11 @@ impl Check<'_> {
                 wanted: std::sync::Arc::clone(&self.reading.wanted),
                 ..self.reading
             };
-            let read = numbers.map(|n| batch::read(&reading, tenant, n)).buffered(reading.threads);
+            let read = numbers.map(|n| {
+                let records = records.get(&n).copied().unwrap_or_default();
+                batch::read(&reading, tenant, n, records)
+            });
+            let read = read.buffered(reading.threads);
             let mut read = std::pin::pin!(read.enumerate());
             while let Some((index, read)) = read.next().await {
                 let number = index as u64 + 1;
@@ -104,11 +123,16 @@ impl Check<'_> {
                 self.batch(keys, &mut log, tenant, number, read).await.map_err(|stop| stop.at(number))?;
             }
         }
-        let Log { tiles, runs, sizes, .. } = log;
+        let Log { tiles, runs, sizes, erasures, erased_in, recorded, .. } = log;
         let (tree_size, root) = (tiles.size(), tiles.root());
         tiles.finish(self.reading.objects, tenant, unfinished).await?;
         self.newest(tenant, count, end).await?;
-        self.sessions(tenant, runs)?;
+        self.sessions(tenant, runs, &erasures)?;
+        erased(&erasures, &erased_in, &recorded)?;
+        if let Some((batch, _)) = records.range(count + 1..).next() {
+            return Err(Stop::bad(Bad::new(Code::Object, "an object record of a batch that is not there")).at(*batch));
+        }
+        self.erasures.insert(tenant.clone(), erasures);
         self.sizes.insert(tenant.clone(), sizes);
         self.report.logs.push(LogReport { tenant: tenant.clone(), batches: end, tree_size, root });
         if unfinished {
@@ -154,6 +178,20 @@ impl Check<'_> {
         Ok(Headers { count, unfinished })
     }
 
+    /// How many object records each batch has.
+    async fn records(&self, tenant: &TenantId) -> Result<BTreeMap<u64, Records>, Stop> {
+        let mut records: BTreeMap<u64, Records> = BTreeMap::new();
+        let mut list = read::List::new(self.reading.objects, paths::object_records(tenant));
+        while let Some(listed) = list.next().await? {
+            if let Some(Named::ObjectRecord(_, batch, revision)) = Named::parse(&listed.key) {
+                let known = records.entry(batch).or_default();
+                known.count += 1;
+                known.gap |= known.count != revision;
+            }
+        }
+        Ok(records)
+    }
+
     /// Step 14: `checkpoint` is that of the last finished batch, and none is of a batch that is not there.
     async fn newest(&self, tenant: &TenantId, count: u64, end: u64) -> Result<(), Stop> {
         let bad = |why: String| Stop::bad(Bad::new(Code::Checkpoint, why));
@@ -175,7 +213,13 @@ impl Check<'_> {
     }
 
     /// Step 15: each session's runs follow each other.
-    fn sessions(&mut self, tenant: &TenantId, runs: Runs) -> Result<(), Stop> {
+    fn sessions(
+        &mut self,
+        tenant: &TenantId,
+        runs: Runs,
+        erasures: &Erasures,
+    ) -> Result<(), Stop> {
+        let scrubbed = &erasures.sessions();
         let mut sorted = runs.sorted().map_err(Stop::unreadable)?;
         let mut current: Option<(RunRecord, Option<Facts>, u64)> = None;
         while let Some(run) = sorted.next().map_err(Stop::unreadable)? {
@@ -209,7 +253,7 @@ impl Check<'_> {
             let (facts, first_batch) = match continued {
                 None => {
                     if let Some(whole) = current.take() {
-                        self.archived(tenant, whole)?;
+                        self.archived(tenant, whole, scrubbed, erasures)?;
                     }
                     (facts, run.batch)
                 }
@@ -223,7 +267,7 @@ impl Check<'_> {
             };
             current = Some((run, facts, first_batch));
         }
-        current.map_or(Ok(()), |whole| self.archived(tenant, whole))
+        current.map_or(Ok(()), |whole| self.archived(tenant, whole, scrubbed, erasures))
     }
 
     /// A session whose runs follow each other.
@@ -231,11 +275,38 @@ impl Check<'_> {
         &mut self,
         tenant: &TenantId,
         (run, facts, first_batch): (RunRecord, Option<Facts>, u64),
+        scrubbed: &HashMap<SessionId, bool>,
+        erasures: &Erasures,
     ) -> Result<(), Stop> {
         self.report.sessions += 1;
         let (Some(listener), Some(facts)) = (&mut self.listener, facts) else { return Ok(()) };
         let RunRecord { session, last, hash, batch: last_batch, .. } = run;
-        let archived = ArchivedSession { session, first_batch, last_batch, last, hash, facts };
-        listener.session(tenant, archived).map_err(Stop)
+        let pending = scrubbed.get(&session);
+        let scrubbed = Scrubbed { named: pending.is_some(), pending: pending.copied().unwrap_or(false) };
+        let archived = ArchivedSession { session, first_batch, last_batch, last, hash, facts, scrubbed };
+        listener.session(tenant, archived, erasures).map_err(Stop)
     }
+}
+
+/// Step 15a: each erased row has its true tombstone, and the one that a record names.
+fn erased(
+    erasures: &Erasures,
+    erased_in: &[u64],
+    recorded: &HashMap<EventId, EventId>,
+) -> Result<(), Stop> {
+    for (erased, batch) in erasures.erased.iter().zip(erased_in) {
+        let problem = erasures.problem_of(erased).or_else(|| {
+            let named = recorded.get(&erased.event_id)?;
+            (erasures.grave(erased.event_id) != Some(*named)).then(|| {
+                format!("an object record says that event {} was erased by {named}, which is not its tombstone", erased.event_id)
+            })
+        });
+        if let Some(why) = problem {
+            let mut stop = Stop::bad(Bad::new(Code::Erased, why)).at(*batch);
+            stop.0.session_id = Some(erased.session.clone());
+            stop.0.sequence = Some(erased.sequence.get());
+            return Err(stop);
+        }
+    }
+    Ok(())
 }
