@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::settings::{self, FileSettings, StoreSettings};
-use crate::{archive, export, import, key, query, rebuild, send, serve, tail, tenant, token, verify};
+use crate::{archive, erase, export, import, key, query, rebuild, send, serve, tail, tenant, token, verify};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -56,6 +56,8 @@ pub(crate) enum Command {
     Key(key::KeyArgs),
     /// Move what is not archived yet into the archive.
     Archive(archive::ArchiveArgs),
+    /// Take the content of an event away; its place in the chain stays.
+    Erase(erase::EraseArgs),
     /// Make a store that was lost again from its archive.
     Rebuild(rebuild::RebuildArgs),
 }

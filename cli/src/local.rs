@@ -108,6 +108,7 @@ pub(crate) async fn app(
 pub(crate) fn router(open: &Open) -> Router {
     let app = &open.app;
     let mut routes = Routes::new(app.clone())
+        .merge(quipu_erase::routes(app.clone()))
         .merge(quipu_ingest::routes(app.clone()))
         .merge(quipu_query::routes(app.clone()))
         .merge(quipu_tokens::routes(app.clone()));

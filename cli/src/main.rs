@@ -7,6 +7,7 @@
 mod archive;
 mod args;
 mod client;
+mod erase;
 mod event_view;
 mod export;
 mod failure;
@@ -55,6 +56,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Tenant(args) => tenant::run(&args),
         Command::Key(args) => key::run(&args),
         Command::Archive(args) => archive::run(&args),
+        Command::Erase(args) => erase::run(&args),
         Command::Rebuild(args) => rebuild::run(&args),
     }
 }

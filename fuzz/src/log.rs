@@ -85,6 +85,7 @@ fn key(text: &str) -> bool {
         Some(Named::Identity) => paths::IDENTITY.to_owned(),
         Some(Named::Header(tenant, batch)) => paths::header(&tenant, batch),
         Some(Named::HeaderSignature(tenant, batch)) => paths::header_signature(&tenant, batch),
+        Some(Named::ObjectRecord(tenant, batch, revision)) => paths::object_record(&tenant, batch, revision),
         Some(Named::CheckpointAt(tenant, batch)) => paths::checkpoint_at(&tenant, batch),
         Some(Named::Checkpoint(tenant)) => paths::checkpoint(&tenant),
         Some(Named::Tile(tenant, tile)) => paths::tile(&tenant, &tile),

@@ -17,9 +17,9 @@ use saphyr::{LoadableYamlNode as _, Scalar, Yaml};
 use serde_json::{Map, Value, json};
 
 /// Behind the API.
-const FUNCTIONS: [&str; 3] = ["Ingest", "Query", "Tokens"];
+const FUNCTIONS: [&str; 4] = ["Ingest", "Query", "Tokens", "Erase"];
 /// With the one that a schedule and a queue call.
-const ALL_FUNCTIONS: [&str; 4] = ["Ingest", "Query", "Tokens", "Archive"];
+const ALL_FUNCTIONS: [&str; 5] = ["Ingest", "Query", "Tokens", "Erase", "Archive"];
 
 /// The template as JSON, with the short forms of CloudFormation's functions written out.
 pub(crate) fn template() -> Value {
@@ -150,17 +150,28 @@ fn each_function_may_do_this_and_nothing_else() {
             with_key(&["Sign"], "LogKey", raw_message.clone()),
         ],
         vec![
-            on_keys(&["GetItem", "Query"], &table, &["S#*", "N#*", "K#*", "B#*"]),
+            on_keys(&["GetItem", "Query"], &table, &["S#*", "T#*", "N#*", "K#*", "X#*"]),
+            on_keys(&["Query"], &within("Table", "index/feed"), &["F#*"]),
+            on_keys(&["DeleteItem", "PutItem", "UpdateItem"], &table, &["S#*", "X#*"]),
+            on_keys(&["UpdateItem"], &table, &["T#*"]),
+            with_key(&["Decrypt"], "SealKey", receipt_key.clone()),
+        ],
+        vec![
+            on_keys(&["GetItem", "Query"], &table, &["S#*", "N#*", "K#*", "B#*", "X#*"]),
             on_keys(&["Query"], &within("Table", "index/open"), &["O#*"]),
-            on_keys(&["PutItem"], &table, &["S#*", "B#*", "H#*"]),
+            on_keys(&["PutItem"], &table, &["S#*", "B#*", "H#*", "X#*"]),
             on_keys(&["UpdateItem"], &table, &["S#*", "B#*"]),
+            on_keys(&["DeleteItem"], &table, &["S#*", "X#*"]),
             with_key(&["Decrypt"], "SealKey", receipt_key),
             with_key(&["GetPublicKey"], "LogKey", Value::Null),
             with_key(&["Sign"], "LogKey", raw_message),
             on(&["s3:GetObject", "s3:PutObject"], &log),
             on(&["s3:GetObject", "s3:PutObject"], &events),
+            on(&["s3:DeleteObjectVersion"], &events),
+            on(&["s3:ListBucketVersions"], &arn("ArchiveBucket")),
             on(&["if Locks: s3:PutObjectRetention"], &log),
             on(&["if Locks: s3:PutObjectRetention"], &events),
+            on(&["if Locks: s3:BypassGovernanceRetention", "if Locks: s3:GetObjectRetention"], &events),
             on(&["s3:DeleteObject", "s3:GetObject", "s3:PutObject"], &within("StagingBucket", "*")),
             on(&["s3:ListBucket"], &arn("ArchiveBucket")),
             on(&["s3:ListBucket"], &arn("StagingBucket")),
@@ -201,7 +212,8 @@ fn each_function_may_do_this_and_nothing_else() {
 async fn every_route_is_an_event_of_its_function() {
     let template = template();
     let app = Service::start(AuthMode::Required).await.app;
-    let routes: [fn(_) -> Routes; 3] = [quipu_ingest::routes, quipu_query::routes, quipu_tokens::routes];
+    let routes: [fn(_) -> Routes; 4] =
+        [quipu_ingest::routes, quipu_query::routes, quipu_tokens::routes, quipu_erase::routes];
     for (function, routes) in FUNCTIONS.into_iter().zip(routes) {
         let (_, table) = routes(app.clone()).into_parts();
         let of_code: BTreeSet<_> =

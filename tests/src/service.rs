@@ -111,6 +111,7 @@ impl Service {
         let app: SharedApp =
             Arc::new(App { ledger: Arc::new(ledger), gate, bootstrap_secret: None, objects: None });
         let routes = Routes::new(app.clone())
+            .merge(quipu_erase::routes(app.clone()))
             .merge(quipu_ingest::routes(app.clone()))
             .merge(quipu_query::routes(app.clone()))
             .merge(quipu_tokens::routes(app.clone()));

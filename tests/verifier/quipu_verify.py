@@ -389,6 +389,71 @@ def event_hash(lines):
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
+# ------------------------------------------------------------- tombstones
+
+TOMBSTONE_TYPE = "quipu.erased"
+TOMBSTONE_SESSION = "_erased/"
+TOMBSTONE_MEMBERS = {
+    "event_id", "session_id", "sequence", "hash", "content_digest", "token_id", "reason",
+}  # fmt: skip
+REASON_LIMIT = 1024
+
+# An erased event: what its tombstone must say.
+Erased = namedtuple("Erased", "event_id session_id sequence hash content_digest")
+
+
+def parse_tombstone(payload):
+    """What the payload of a tombstone says, as Erased; None if it is not one."""
+    try:
+        said = parse_json(payload)
+    except ValueError:
+        return None
+    if not isinstance(said, dict) or said.keys() != TOMBSTONE_MEMBERS:
+        return None
+    fits = (
+        is_match(UUID7, said["event_id"])
+        and is_label(said["session_id"], 256)
+        and is_integer(said["sequence"], 0, SEQUENCE_MAX)
+        and is_hex(said["hash"], 32)
+        and is_hex(said["content_digest"], 32)
+        and (said["token_id"] is None or isinstance(said["token_id"], str))
+        and (
+            said["reason"] is None
+            or (isinstance(said["reason"], str) and len(said["reason"].encode()) <= REASON_LIMIT)
+        )
+    )
+    return Erased(*(said[name] for name in Erased._fields)) if fits else None
+
+
+class Erasures:
+    """Erased events and tombstones of one tenant (section 3)."""
+
+    def __init__(self):
+        self.erased = []  # (Erased, whether it is of the tombstones' type, place)
+        self.graves = {}  # id of the erased event -> (Erased, the tombstone's own id)
+
+    def see(self, event_id, session_id, sequence, event_type, event_hash, digest, payload, place=None):
+        """Takes an event whose hash is right; digest is None unless it is erased."""
+        if digest is not None:
+            erased = Erased(event_id, session_id, sequence, event_hash, digest)
+            self.erased.append((erased, event_type == TOMBSTONE_TYPE, place))
+        elif event_type == TOMBSTONE_TYPE and sequence == 0 and session_id.startswith(TOMBSTONE_SESSION):
+            said = parse_tombstone(payload)
+            if said is not None and session_id == TOMBSTONE_SESSION + said.event_id:
+                self.graves[said.event_id] = (said, event_id)
+
+    def problem(self, erased, is_tombstone):
+        """What is wrong with an erased event, or None."""
+        if is_tombstone:
+            return "the content of a tombstone is gone"
+        grave = self.graves.get(erased.event_id)
+        if grave is None:
+            return "the content is gone, and there is no tombstone"
+        if grave[0] != erased:
+            return "the content is gone, and the tombstone is of something else"
+        return None
+
+
 # -------------------------------------------------- keys, notes, statements
 
 class Key(namedtuple("Key", "name id public")):
@@ -875,6 +940,7 @@ class Verifier:
         self.seen = set()
         self.events = 0
         self.previous = (-1, ZERO_HASH)  # sequence and hash of the last event
+        self.erasures = Erasures()
         self.line = 0
         self.session_id = self.sequence = None  # the place, for a message
 
@@ -1005,6 +1071,11 @@ class Verifier:
         if event_hash(event_lines(record, self.tenant, self.session_id)) != record["hash"]:
             raise Bad("hash", "hash is not that of the event")
         self.previous = (record["sequence"], record["hash"])
+        names = ("event_id", "sequence", "event_type", "hash", "content_digest", "payload")
+        event_id, sequence, event_type, digest_of_all, digest, payload = (record[name] for name in names)
+        self.erasures.see(
+            event_id, self.session_id, sequence, event_type, digest_of_all, digest, payload
+        )
         if self.checkpoint is not None:
             self.hashes += bytes.fromhex(record["hash"])
         self.events += 1
@@ -1080,6 +1151,15 @@ class Verifier:
             raise Bad("truncated", "the bundle ends without an end record")
         self.line = None
         self.session_id = None
+        unburied = False
+        for erased, is_tombstone, _ in self.erasures.erased:
+            if TOMBSTONE_SESSION + erased.event_id not in self.seen and not is_tombstone:
+                unburied = True
+                continue
+            problem = self.erasures.problem(erased, is_tombstone)
+            if problem is not None:
+                self.session_id, self.sequence = erased.session_id, erased.sequence
+                raise Bad("erased", problem)
         incomparable = uncovered = False
         for kept in self.kept:
             said, mine = kept.open(self.chain), self.checkpoint
@@ -1104,6 +1184,8 @@ class Verifier:
                 raise Bad("receipt", "the bundle does not hold the event of a receipt")
         if self.pinned is None:
             return "no_key", "no key was given from outside"
+        if unburied:
+            return "tombstone_not_covered", "the tombstone of an erased event is not in the bundle"
         if incomparable:
             return "checkpoint_not_covered", "a checkpoint was given that the bundle's says nothing of"
         if uncovered:
@@ -1545,6 +1627,34 @@ def parse_header(data):
     return header
 
 
+ObjectRecord = namedtuple("ObjectRecord", "deployment tenant batch revision prev bytes sha256 erased")
+RECORD_EVENTS_LIMIT = 10_000
+
+
+def parse_object_record(text):
+    """What the text of an object record says; raises ValueError."""
+    if not text.endswith("\n"):
+        raise ValueError("an object record without a newline at its end")
+    lines = text[:-1].split("\n")
+    if len(lines) < 8 or lines[0] != "quipu.object.v1":
+        raise ValueError("not an object record")
+    deployment, tenant = lines[1:3]
+    batch, revision = (decimal(line, 1, SEQUENCE_MAX) for line in lines[3:5])
+    prev, length, sha256 = lines[5], decimal(lines[6], 0, SEQUENCE_MAX), lines[7]
+    pairs = [tuple(line.split(" ")) for line in lines[8:]]
+    if (
+        not is_match(DEPLOYMENT, deployment)
+        or not is_match(TENANT, tenant)
+        or None in (batch, revision, length)
+        or not (is_hex(prev, 32) and is_hex(sha256, 32))
+        or len(pairs) > RECORD_EVENTS_LIMIT
+        or not all(len(pair) == 2 and all(is_match(UUID7, name) for name in pair) for pair in pairs)
+        or not all(a[0] < b[0] for a, b in zip(pairs, pairs[1:]))
+    ):
+        raise ValueError("a malformed object record")
+    return ObjectRecord(deployment, tenant, batch, revision, prev, length, sha256, pairs)
+
+
 def check_runs(runs, count):
     if not isinstance(runs, list):
         raise ValueError("a header whose runs are not a list")
@@ -1682,6 +1792,7 @@ class Tiles:
 
 NUMBERED = re.compile(r"([0-9]{20})(\.json|\.sig|)")
 OBJECT = re.compile(r"events/tenant=([a-z0-9-]{1,63})/dt=[0-9]{4}-[0-9]{2}-[0-9]{2}/batch-([0-9]{20})\.parquet")
+OBJECT_RECORD = re.compile("([0-9]{20})-([0-9]{6})")
 
 
 class Directory:
@@ -1745,6 +1856,8 @@ class Log:
         self.claimed_at = None
         self.runs = {}  # session -> runs as [first, last, prev_hash, hash]
         self.roots = {}  # size -> root, where a checkpoint was given
+        self.erasures = Erasures()
+        self.recorded = {}  # id of an erased event -> id of the tombstone that a record names
 
 
 class ArchiveVerifier:
@@ -1868,15 +1981,39 @@ class ArchiveVerifier:
             end -= 1
         tiles = Tiles(self.archive, tenant)
         self.note_root(tenant, log)
+        revisions = self.revisions(folder)
         for number in range(1, end + 1):
             self.batch = number
-            self.take_batch(tenant, log, tiles, number)
+            self.take_batch(tenant, log, tiles, number, revisions.get(number, []))
             self.session_id = self.sequence = None
         self.batch = None
         tiles.finish(log.tree.size, unfinished)
         self.check_newest(folder, end, len(numbers))
         self.check_continuity(log)
+        self.check_erased(log)
+        if any(number > len(numbers) for number in revisions):
+            self.batch = min(number for number in revisions if number > len(numbers))
+            raise Bad("object", "an object record of a batch that is not there")
         self.sessions += len(log.runs)
+
+    def revisions(self, folder):
+        """The numbers of the object records of each batch, in the order of their keys."""
+        found = {}
+        for name in self.archive.names(f"{folder}/object"):
+            match = OBJECT_RECORD.fullmatch(name)
+            if match is not None and 0 < int(match[1]) < 1 << 64 and int(match[2]) > 0:
+                found.setdefault(int(match[1]), []).append(int(match[2]))
+        return found
+
+    def check_erased(self, log):
+        for erased, is_tombstone, batch in log.erasures.erased:
+            problem = log.erasures.problem(erased, is_tombstone)
+            named = log.recorded.get(erased.event_id)
+            if problem is None and named is not None and named != log.erasures.graves[erased.event_id][1]:
+                problem = "an object record names another tombstone"
+            if problem is not None:
+                self.batch, self.session_id, self.sequence = batch, erased.session_id, erased.sequence
+                raise Bad("erased", problem)
 
     def is_unfinished(self, folder, last):
         """Whether the last batch is as a crash leaves it: what is written later is
@@ -1893,7 +2030,7 @@ class ArchiveVerifier:
         if log.tree.size in self.sizes.get(tenant, ()):
             log.roots[log.tree.size] = log.tree.root()
 
-    def take_batch(self, tenant, log, tiles, number):
+    def take_batch(self, tenant, log, tiles, number, revisions):
         place = f"log/{tenant}/batch/{number:020}"
         data = self.archive.read(f"{place}.json") or b""
         try:
@@ -1916,8 +2053,17 @@ class ArchiveVerifier:
                 raise ValueError("the signature is of something else")
         except ValueError as problem:
             raise Bad("signature", str(problem)) from None
-        with self.map_object(header) as rows:
+        records = self.take_records(tenant, number, log.header_hash, revisions)
+        revision, mapped = self.map_object(header, records)
+        before = len(log.erasures.erased)
+        with mapped as rows:
             self.take_rows(tenant, log, tiles, header, read_rows(rows))
+        gone = {erased.event_id for erased, _, _ in log.erasures.erased[before:]}
+        for record in records[:revision]:
+            for event, tombstone in record.erased:
+                if event not in gone:
+                    raise Bad("erased", f"a record names event {event}, which is no erased row of the batch")
+                log.recorded[event] = tombstone
         log.claimed_at = microseconds(header["claimed_at"])
         try:
             note = self.archive.text(f"log/{tenant}/checkpoints/{number:020}")
@@ -1928,18 +2074,44 @@ class ArchiveVerifier:
         except ValueError as problem:
             raise Bad("checkpoint", str(problem)) from None
 
-    def map_object(self, header):
-        """The object of a batch, whose bytes are those of the header."""
+    def take_records(self, tenant, number, header_hash, revisions):
+        """The object records of a batch."""
+        if revisions != list(range(1, len(revisions) + 1)):
+            raise Bad("object", "the object records are not numbered from 1 without a gap")
+        records, previous = [], header_hash
+        for revision in revisions:
+            try:
+                note = self.archive.text(f"log/{tenant}/object/{number:020}-{revision:06}")
+                text, _ = open_note(note, self.chain.keys)
+                record = parse_object_record(text)
+                place = (record.deployment, record.tenant, record.batch, record.revision)
+                if place != (self.deployment, tenant, number, revision):
+                    raise ValueError("an object record that is not of its place")
+                if record.prev != previous:
+                    raise ValueError("an object record that does not follow the one before")
+            except ValueError as problem:
+                raise Bad("object", str(problem)) from None
+            previous = hashlib.sha256(text.encode()).hexdigest()
+            records.append(record)
+        return records
+
+    def map_object(self, header, records):
+        """The object of a batch, and the number of the record that names it (0: the
+        header does)."""
+        named = [(header["bytes"], header["sha256"])] + [(r.bytes, r.sha256) for r in records]
         try:
             with open(self.archive.path(header["key"]), "rb") as file:
-                if os.fstat(file.fileno()).st_size != header["bytes"] or header["bytes"] == 0:
+                size = os.fstat(file.fileno()).st_size
+                if size == 0 or size not in (length for length, _ in named):
                     raise Bad("object", "the object has another length")
                 data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             raise Bad("object", "the object is not there") from None
-        if hashlib.sha256(data).hexdigest() != header["sha256"]:
+        digest = hashlib.sha256(data).hexdigest()
+        found = [revision for revision, (_, sha256) in enumerate(named) if sha256 == digest]
+        if not found:
             raise Bad("object", "the object has another SHA-256")
-        return Mapped(data)
+        return found[-1], Mapped(data)
 
     def take_rows(self, tenant, log, tiles, header, batches):
         runs = iter(header["runs"])
@@ -1966,6 +2138,11 @@ class ArchiveVerifier:
                     raise Bad("hash", "hash is not that of the event")
                 check_derived(row)
                 previous = row.hash
+                digest = row.content_digest and row.content_digest.hex()
+                log.erasures.see(
+                    row.event_id, row.session_id, row.sequence, row.event_type, row.hash.hex(),
+                    digest, row.payload, header["batch"],
+                )  # fmt: skip
                 if row.sequence in self.wanted.get((tenant, row.session_id), ()):
                     self.found.setdefault((tenant, row.session_id, row.sequence), row.hash.hex())
                 leaf = leaf_hash(row.hash)

@@ -55,6 +55,13 @@ impl<'b> Request<'b> {
         Self::new(Method::DELETE, path)
     }
 
+    /// The same with a JSON document.
+    #[must_use]
+    pub(crate) fn json(mut self, body: &'b str) -> Self {
+        self.body = Some((JSON, body.as_bytes()));
+        self
+    }
+
     /// A POST of one JSON document.
     pub(crate) fn post(path: &[&str], body: &'b str) -> Self {
         Self { body: Some((JSON, body.as_bytes())), ..Self::new(Method::POST, path) }

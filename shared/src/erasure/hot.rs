@@ -83,7 +83,8 @@ impl Ledger {
     pub(super) async fn is_buried(&self, tenant: &TenantId, event: &Event) -> Result<bool, EraseError> {
         let crate::event::OwnedContent::Erased { digest } = event.content else { return Ok(false) };
         let found = self.tombstone(tenant, event.event_id).await?;
-        Ok(found.is_some_and(|(_, tombstone)| tombstone.is_true_of(&event.session_id, &event.as_ref(), &digest)))
+        Ok(found
+            .is_some_and(|(_, tombstone)| tombstone.is_true_of(&event.session_id, &event.as_ref(), &digest)))
     }
 
     /// The tombstone of an event, if it has one in the hot tier: its id and what it says.
@@ -93,7 +94,9 @@ impl Ledger {
         erased: EventId,
     ) -> Result<Option<(EventId, Tombstone)>, EraseError> {
         let session = session_of(erased);
-        let Some(stored) = self.store.stored_body(tenant, &session, Seq::ZERO).await? else { return Ok(None) };
+        let Some(stored) = self.store.stored_body(tenant, &session, Seq::ZERO).await? else {
+            return Ok(None);
+        };
         let damaged = |why: String| {
             EraseError::Store(StoreError::Corrupt { key: format!("tenant {tenant} session {session}"), why })
         };
@@ -123,11 +126,19 @@ impl Ledger {
         }
         let Some((id, there)) = self.tombstone(tenant, record.event_id).await? else {
             // It has expired, and was archived before: the archive's verifier holds it to what it must be.
-            return Err(corrupt(tenant, record, "its tombstone is not hot any more, and its item does not name it"));
+            return Err(corrupt(
+                tenant,
+                record,
+                "its tombstone is not hot any more, and its item does not name it",
+            ));
         };
         let same = (there.session_id, there.sequence, there.hash, there.content_digest);
         let wanted = (record.session_id.clone(), record.sequence, record.hash, record.content_digest);
-        if same == wanted { Ok(id) } else { Err(corrupt(tenant, record, "its tombstone is of something else")) }
+        if same == wanted {
+            Ok(id)
+        } else {
+            Err(corrupt(tenant, record, "its tombstone is of something else"))
+        }
     }
 
     /// Takes the content out of the segment, if it is there.

@@ -26,7 +26,9 @@ pub fn left(record: &ErasureRecord, now: Micros, table_backups: bool) -> Vec<Lef
     if progress.object_at.is_none() {
         let note = match progress.batch {
             Some(_) => "the archiver's next run writes the object of its batch anew",
-            None => "looked at once the event and its tombstone are archived: a batch may have been under way",
+            None => {
+                "looked at once the event and its tombstone are archived: a batch may have been under way"
+            }
         };
         left.push(Left { place: "archive", until: None, note });
     } else if let Some(until) = progress.kept_until.filter(|_| !record.is_done()) {

@@ -100,7 +100,9 @@ impl Ledger {
     ) -> Result<ErasureRecord, EraseError> {
         let event = self.event(tenant, event_id).await?.ok_or(EraseError::NotFound)?;
         // A type that does not parse is not one of ours.
-        if event.session_id.is_reserved() || EventType::parse(&*event.event_type).is_ok_and(|t| t.is_reserved()) {
+        if event.session_id.is_reserved()
+            || EventType::parse(&*event.event_type).is_ok_and(|t| t.is_reserved())
+        {
             return Err(EraseError::Reserved);
         }
         let corrupt = |why: &str| {
@@ -116,7 +118,9 @@ impl Ledger {
             // From before the store was made again from its archive; or somebody deleted it, whom a tombstone now would
             // cover.
             OwnedContent::Erased { digest } if self.is_buried(tenant, &event).await? => *digest,
-            OwnedContent::Erased { .. } => return Err(corrupt("its content is gone, and it has no tombstone")),
+            OwnedContent::Erased { .. } => {
+                return Err(corrupt("its content is gone, and it has no tombstone"));
+            }
         };
         let record = ErasureRecord {
             event_id,

@@ -8,6 +8,8 @@ use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
 use crate::bundle;
+use crate::erasure;
+use crate::event::Content;
 use crate::ids::{Seq, SessionId, TenantId};
 use crate::log::checkpoint::Checkpoint;
 use crate::log::header::BatchHeader;
@@ -33,6 +35,8 @@ pub struct Export {
     created_at: Micros,
     /// Sessions to come, each with its head.
     sessions: VecDeque<Standing>,
+    /// Sessions that are or were among them.
+    named: HashSet<SessionId>,
     current: Option<Run>,
     reader: SegmentReader,
     stage: Stage,
@@ -98,6 +102,7 @@ impl Ledger {
             ledger: Arc::clone(self),
             tenant: tenant.clone(),
             created_at: self.clock.now(),
+            named: standings.iter().map(|standing| standing.session_id.clone()).collect(),
             sessions: standings,
             current: None,
             reader,
@@ -227,6 +232,21 @@ impl Export {
         Ok(())
     }
 
+    /// Adds the sessions of tombstones to those to come: without them, nobody could tell an erasure from a deletion. One
+    /// that is not there is told by whoever verifies the bundle.
+    async fn add_tombstones(&mut self, tombstones: Vec<SessionId>) -> Result<(), ReadError> {
+        for session in tombstones {
+            if !self.named.insert(session.clone()) {
+                continue;
+            }
+            if let Some(Head { sequence, hash }) = self.ledger.store.head(&self.tenant, &session).await? {
+                let (tenant, time) = (self.tenant.clone(), self.ledger.clock.now());
+                self.sessions.push_back(Standing { tenant, session_id: session, sequence, hash, time });
+            }
+        }
+        Ok(())
+    }
+
     /// Appends the events of the run's next segment.
     async fn segment(&mut self, run: &mut Run, out: &mut String) -> Result<(), ReadError> {
         let (store, session) = (&self.ledger.store, &run.standing.session_id);
@@ -240,6 +260,7 @@ impl Export {
         let meta = run.metas.pop_front().filter(|meta| meta.first == run.next);
         let meta = meta.ok_or_else(|| corrupt(&"no segment begins here, though the session goes on"))?;
         let body = store.body(&self.tenant, session, meta.first).await?;
+        let mut tombstones = Vec::new();
         let view = self.reader.open(&body).map_err(|e| corrupt(&e))?;
         for event in view.events() {
             let event = event.map_err(|e| corrupt(&e))?;
@@ -254,9 +275,12 @@ impl Export {
             }
             bundle::push_event(out, &event);
             self.event_count += 1;
+            if let Content::Erased { .. } = event.content {
+                tombstones.push(erasure::session_of(event.event_id));
+            }
             run.next = event.sequence.checked_add(1).ok_or_else(|| corrupt(&"a sequence past 2^63"))?;
         }
-        Ok(())
+        self.add_tombstones(tombstones).await
     }
 }
 

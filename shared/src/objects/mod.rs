@@ -25,6 +25,8 @@ use std::ops::Range;
 use async_trait::async_trait;
 use bytes::Bytes;
 
+use crate::time::Micros;
+
 /// How a call ended, if not well.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum ObjectError {
@@ -84,6 +86,15 @@ pub struct Listed {
     pub key: String,
     /// Its length, bytes.
     pub bytes: u64,
+}
+
+/// What is left after [`ObjectStore::purge`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Purged {
+    /// Older states that a lock keeps.
+    pub kept: usize,
+    /// Until when the last of them is locked, if that is known.
+    pub until: Option<Micros>,
 }
 
 /// Longest key, bytes: S3's limit.
@@ -161,6 +172,12 @@ pub trait ObjectStore: Send + Sync + 'static {
     /// # Errors
     /// `Unavailable`; `Unknown`.
     async fn delete(&self, key: &str) -> Result<(), ObjectError>;
+
+    /// Deletes every state of an object but the present one, where older ones are kept. Says what a lock keeps.
+    ///
+    /// # Errors
+    /// `Unavailable`; `Unknown`. May be repeated.
+    async fn purge(&self, key: &str) -> Result<Purged, ObjectError>;
 
     /// Where it is, for people: a path or `s3://bucket`.
     fn describe(&self) -> String;

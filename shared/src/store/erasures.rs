@@ -89,7 +89,11 @@ fn event(cursor: &mut Cursor<'_>) -> Result<EventId, Malformed> {
 
 fn short(cursor: &mut Cursor<'_>) -> Result<String, Malformed> {
     let text = cursor.text()?;
-    if text.len() <= limits::ERASURE_REASON_BYTES_MAX { Ok(text.to_owned()) } else { Err(Malformed("a text that is too long")) }
+    if text.len() <= limits::ERASURE_REASON_BYTES_MAX {
+        Ok(text.to_owned())
+    } else {
+        Err(Malformed("a text that is too long"))
+    }
 }
 
 impl ErasureRecord {

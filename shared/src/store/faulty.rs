@@ -703,6 +703,10 @@ impl Store for Faulty {
         self.write(Op::SetClosed, async move { inner.set_closed(since).await }).await
     }
 
+    fn keeps_backups(&self) -> bool {
+        self.inner.keeps_backups()
+    }
+
     async fn put_erasure(&self, tenant: &TenantId, erasure: &ErasureRecord) -> Result<(), StoreError> {
         let (inner, tenant, erasure) = (self.inner.clone(), tenant.clone(), erasure.clone());
         self.write(Op::PutErasure, async move { inner.put_erasure(&tenant, &erasure).await }).await

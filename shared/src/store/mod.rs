@@ -525,6 +525,9 @@ pub trait Store: Send + Sync + 'static {
     /// `Throttled`, `Unavailable`, `Unknown`; may be repeated after any of them.
     async fn set_closed(&self, since: Option<Micros>) -> Result<(), StoreError>;
 
+    /// True if the store keeps backups of what was there, for [`crate::limits::TABLE_BACKUP_MS`] at most.
+    fn keeps_backups(&self) -> bool;
+
     /// Writes an erasure (one that is not done), if there is none of its event, done or not.
     ///
     /// # Errors

@@ -161,10 +161,7 @@ struct Hot<'i> {
 }
 
 impl<'i> Hot<'i> {
-    fn new(
-        inspector: &'i Inspector,
-        erasures: &BTreeMap<TenantId, Erasures>,
-    ) -> Result<Self, Box<Finding>> {
+    fn new(inspector: &'i Inspector, erasures: &BTreeMap<TenantId, Erasures>) -> Result<Self, Box<Finding>> {
         let mut buried: HashMap<_, Vec<EventId>> = HashMap::new();
         for (tenant, erasures) in erasures {
             for (event, session) in erasures.about() {

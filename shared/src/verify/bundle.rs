@@ -10,6 +10,7 @@ use std::path::Path;
 
 use crate::bundle::{self, BundleRecord, EventRecord, ProofRecord, Record};
 use crate::chain::{ChainCheck, ChainError};
+use crate::erasure;
 use crate::ids::{Seq, SessionId, TenantId};
 use crate::json::{Kind, Reader};
 use crate::limits;
@@ -19,6 +20,7 @@ use crate::note::VerifierKey;
 use crate::statement::{Says, Standing};
 
 use super::checkpoints::GivenCheckpoint;
+use super::erased::Erasures;
 use super::keys::{Keys, Rotations};
 use super::receipts::{Wanted, hold};
 use super::{Bad, Code, Finding, HashedBytes, Options, Report, Verdict};
@@ -112,6 +114,7 @@ struct Check<'o> {
     current: Option<Current>,
     wanted: Wanted,
     seen: HashSet<SessionId>,
+    erasures: Erasures,
     events: u64,
     /// Events that proofs found in the log.
     proved: u64,
@@ -131,6 +134,7 @@ impl<'o> Check<'o> {
             current: None,
             wanted: Wanted::new(&options.receipts),
             seen: HashSet::new(),
+            erasures: Erasures::default(),
             events: 0,
             proved: 0,
             bytes_hashed: 0,
@@ -275,6 +279,7 @@ impl<'o> Check<'o> {
             }
             return Err(error.into());
         }
+        self.erasures.see(&current.session, &event);
         self.events += 1;
         self.bytes_hashed += current.hashed.of(&event);
         self.state = State::Events;
@@ -379,6 +384,7 @@ impl<'o> Check<'o> {
             return Err(Bad::new(Code::Truncated, "the bundle ends without its end record"));
         }
         self.line = None;
+        let unburied = self.erased()?;
         let opened = self.opened.as_ref().expect("an ended bundle has begun");
         let uncompared = compare(opened, &self.options.checkpoints)?;
         let is_covered =
@@ -398,6 +404,9 @@ impl<'o> Check<'o> {
             let why = "no key was given: keys found only in the bundle prove nothing about who made it";
             return Ok(Some((Code::NoKey, why.to_owned())));
         }
+        if let Some(why) = unburied {
+            return Ok(Some((Code::TombstoneNotCovered, why)));
+        }
         if let Some(why) = uncompared {
             return Ok(Some((Code::CheckpointNotCovered, why)));
         }
@@ -409,6 +418,27 @@ impl<'o> Check<'o> {
             );
             (Code::ReceiptNotCovered, why)
         }))
+    }
+
+    /// Holds erased events against their tombstones. Gives the first whose tombstone's session is not in the bundle.
+    fn erased(&mut self) -> Result<Option<String>, Bad> {
+        let mut unburied = None;
+        for erased in &self.erasures.erased {
+            let session = erasure::session_of(erased.event_id);
+            if !self.seen.contains(&session) && !erased.is_tombstone {
+                unburied.get_or_insert_with(|| {
+                    format!(
+                        "the content of event {} is gone, and the session of its tombstone, {:?}, is not in the bundle",
+                        erased.event_id,
+                        session.as_str()
+                    )
+                });
+            } else if let Some(why) = self.erasures.problem_of(erased) {
+                (self.session, self.sequence) = (Some(erased.session.clone()), Some(erased.sequence));
+                return Err(Bad::new(Code::Erased, why));
+            }
+        }
+        Ok(unburied)
     }
 
     fn report(self, end: Result<Option<(Code, String)>, Bad>) -> Report {
@@ -431,6 +461,7 @@ impl<'o> Check<'o> {
             if let Some(checkpoint) = checkpoint.flatten() {
                 notes.push(super::report::proved(self.proved, self.events, checkpoint.tree_size));
             }
+            notes.extend(self.erasures.notes());
             notes.push(super::report::freshness(self.options));
         }
         let (sessions, events) = (self.seen.len() as u64, self.events);

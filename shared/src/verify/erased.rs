@@ -21,7 +21,7 @@ pub(super) struct ErasedEvent {
     pub(super) sequence: Seq,
     hash: EventHash,
     digest: [u8; 32],
-    is_tombstone: bool,
+    pub(super) is_tombstone: bool,
 }
 
 /// What was found of erasures, of one tenant.

@@ -143,6 +143,21 @@ async fn archive(store: Arc<DynamoStore>) {
     suite::broken_is_news_once(store).await;
 }
 
+async fn erasures(store: Arc<DynamoStore>) {
+    suite::erasures_are_written_once_and_come_to_an_end(&*store).await;
+    suite::a_body_is_replaced_in_its_place(&*store, LAG).await;
+    suite::a_batch_is_resized(&*store).await;
+}
+
+async fn large_erasures(store: Arc<DynamoStore>) {
+    suite::large_bodies_are_replaced_whole(store).await;
+}
+
+async fn replaced_and_expired(emulator: &'static Emulator) {
+    let (store, ttl) = expiring(emulator);
+    suite::what_was_replaced_expires(&*store, &ttl).await;
+}
+
 async fn another_client(emulator: &Emulator) {
     let table = fresh_table(emulator.url());
     let witness = suite::Witness::leave(&*store_at(emulator.url(), &table)).await;
@@ -185,10 +200,13 @@ on!(
     sessions_and_agents,
     by_time,
     tokens_and_tenants,
-    archive;
+    archive,
+    erasures,
+    large_erasures;
     expiry,
-    expiry_in_every_order
+    expiry_in_every_order,
+    replaced_and_expired
 );
 
 // Ten times slower: what it does differently from the other, and the rest there.
-on!(on_ministack, ministack, appends, some_writers_at_once, idempotency, tokens_and_tenants, archive; expiry);
+on!(on_ministack, ministack, appends, some_writers_at_once, idempotency, tokens_and_tenants, archive, erasures; expiry);

@@ -1,6 +1,6 @@
 //! From hot segments to a batch: every link is checked, every event becomes a row and a leaf.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -11,8 +11,8 @@ use super::plan::PlannedRun;
 use super::{Archiver, BrokenChain, LogHead, RunError};
 use crate::archive::BatchWriter;
 use crate::chain::ChainCheck;
-use crate::event::EventRef;
-use crate::ids::{CommitId, TenantId};
+use crate::event::{Content, EventRef};
+use crate::ids::{CommitId, EventId, TenantId};
 use crate::log::bloom::Bloom;
 use crate::log::header::{Blooms, Run};
 use crate::log::merkle::Hash;
@@ -40,6 +40,8 @@ pub(super) struct Encoded {
     pub(super) times: (Micros, Micros),
     pub(super) blooms: Blooms,
     pub(super) tiles: Vec<(Tile, Bytes)>,
+    /// Events whose content was erased before.
+    pub(super) erased: HashSet<EventId>,
     /// Where a run had to end.
     pub(super) broken: Vec<BrokenChain>,
 }
@@ -56,6 +58,7 @@ struct Encoder {
     count: u64,
     commits: Option<(CommitId, CommitId)>,
     times: Option<(Micros, Micros)>,
+    erased: HashSet<EventId>,
 }
 
 /// A run while it grows.
@@ -89,6 +92,7 @@ impl Encoder {
             count: 0,
             commits: None,
             times: None,
+            erased: HashSet::new(),
         })
     }
 
@@ -132,6 +136,9 @@ impl Encoder {
                 self.types.insert(event.event_type.to_owned());
             }
             self.times = span(self.times, event.timestamp);
+            if matches!(event.content, Content::Erased { .. }) {
+                self.erased.insert(event.event_id);
+            }
         }
         self.tiles.push_all(events.iter().map(|event| &event.hash.0));
         self.commits = span(self.commits, meta.commit_id);
@@ -170,6 +177,7 @@ impl Encoder {
             times,
             blooms,
             tiles,
+            erased: self.erased,
             broken,
         }))
     }
@@ -190,6 +198,7 @@ impl Encoded {
             times: (Micros::MIN, Micros::MIN),
             blooms: Blooms { sessions: none(), agents: none(), types: none() },
             tiles: Vec::new(),
+            erased: HashSet::new(),
             broken,
         }
     }

@@ -16,6 +16,7 @@
 
 mod backlog;
 mod encode;
+mod erase;
 mod plan;
 mod publish;
 mod record;
@@ -106,6 +107,8 @@ pub struct RunReport {
     pub broken: Vec<BrokenChain>,
     /// Commit time of the oldest segment that is still not archived, as far as the store's hints say.
     pub oldest_open: Option<Micros>,
+    /// Erasures of which nothing is left now.
+    pub erased: usize,
 }
 
 /// Why a run ended early. What it has done so far stays; the next run goes on from there.
@@ -245,6 +248,21 @@ impl Archiver {
     /// # Errors
     /// See [`RunError`]; the run can be repeated after any of them.
     pub async fn run(&self, tenant: &TenantId, close: Close, until: Micros) -> Result<RunReport, RunError> {
+        // 0. What is to be erased is out of the hot tier before a batch is made of it.
+        self.ensure_open().await?;
+        self.erase_hot(tenant).await?;
+        let mut report = self.close_batches(tenant, close, until).await?;
+        // 5. What is archived of it.
+        self.erase_archived(tenant, until, &mut report).await?;
+        Ok(report)
+    }
+
+    async fn close_batches(
+        &self,
+        tenant: &TenantId,
+        close: Close,
+        until: Micros,
+    ) -> Result<RunReport, RunError> {
         let mut report = RunReport::default();
         let mut lost_claims = 0;
         loop {
@@ -284,6 +302,15 @@ impl Archiver {
                 // Nothing of what the hints named can be archived.
                 return Ok(report);
             };
+            // 4. Unless somebody asked meanwhile to erase what is in it: then it is made again.
+            if self.is_erased_meanwhile(tenant, &encoded.runs, &encoded.erased).await? {
+                lost_claims += 1;
+                if lost_claims == LOST_CLAIMS_MAX {
+                    return Err(RunError::Busy(lost_claims));
+                }
+                self.erase_hot(tenant).await?;
+                continue;
+            }
             match self.claim(tenant, head.as_ref(), encoded).await? {
                 Some((claimed, encoded)) => {
                     report.batches.push(self.finish(tenant, &claimed, Some(encoded)).await?);

@@ -121,7 +121,7 @@ impl Archiver {
     ) -> Result<ClosedBatch, RunError> {
         let taken_over = own.is_none();
         self.publish(tenant, head, own.as_ref()).await?;
-        self.read_back(tenant, &head.header).await?;
+        self.read_back(tenant, head).await?;
         // After the claim: whoever closes the ledger and then finds no claim unfinished knows that nothing of before is
         // signed any more.
         self.ensure_open().await?;
@@ -147,7 +147,7 @@ impl Archiver {
             return Err(damaged(tenant, batch, "the header does not follow the one before it"));
         }
         self.publish(tenant, &head, None).await?;
-        self.read_back(tenant, &head.header).await?;
+        self.read_back(tenant, &head).await?;
         self.sign(tenant, &head).await
     }
 
@@ -162,13 +162,14 @@ impl Archiver {
         let (object, tiles) = match own {
             Some(own) => (own.object.clone(), own.tiles.clone()),
             None => {
-                let object = self.claimed_object(tenant, header).await?;
+                let object = self.claimed_object(tenant, head).await?;
                 let tiles = self.tiles_of(tenant, header, &object).await?;
                 (object, tiles)
             }
         };
         if let Some(other) = self.put_once(&header.key, &object).await?
             && <[u8; 32]>::from(Sha256::digest(&other)) != header.sha256
+            && !self.is_recorded(tenant, head, &Sha256::digest(&other).into()).await?
         {
             return Err(damaged(tenant, header.batch, format!("{} holds something else", header.key)));
         }
@@ -194,14 +195,19 @@ impl Archiver {
     }
 
     /// The object that a header claims: under its final name, staged, or made again from the hot tier.
-    async fn claimed_object(&self, tenant: &TenantId, header: &BatchHeader) -> Result<Bytes, RunError> {
+    async fn claimed_object(&self, tenant: &TenantId, head: &LogHead) -> Result<Bytes, RunError> {
+        let header = &head.header;
         let places = [(&self.objects, &header.key), (&self.staging, &header.staging)];
         for (objects, key) in places {
             match objects.get(key).await {
-                Ok(object) if <[u8; 32]>::from(Sha256::digest(&object.bytes)) == header.sha256 => {
-                    return Ok(object.bytes);
+                Ok(object) => {
+                    let sha256 = Sha256::digest(&object.bytes).into();
+                    // Another run may have come to its end meanwhile, and an erasure after it.
+                    if header.sha256 == sha256 || self.is_recorded(tenant, head, &sha256).await? {
+                        return Ok(object.bytes);
+                    }
                 }
-                Ok(_) | Err(ObjectError::NotFound { .. }) => {}
+                Err(ObjectError::NotFound { .. }) => {}
                 Err(error) => return Err(error.into()),
             }
         }
@@ -230,6 +236,11 @@ impl Archiver {
         let made = self.encode(tenant, before.as_ref(), &plan).await?;
         match made {
             Some(made) if made.root == header.root && made.sha256 == header.sha256 => Ok(made.object),
+            // Something of it was erased since it was staged.
+            Some(made) if made.root == header.root && !made.erased.is_empty() => {
+                self.record_made_again(tenant, head, &made).await?;
+                Ok(made.object)
+            }
             Some(made) if made.root == header.root => {
                 let why =
                     "its object is lost; the one made again from the hot tier has its root but other bytes";
@@ -258,11 +269,11 @@ impl Archiver {
     }
 
     /// Reads what was published as any reader would. Before this nothing may leave the hot tier.
-    async fn read_back(&self, tenant: &TenantId, header: &BatchHeader) -> Result<(), RunError> {
+    async fn read_back(&self, tenant: &TenantId, head: &LogHead) -> Result<(), RunError> {
+        let header = &head.header;
         let object = self.objects.get(&header.key).await?;
-        if object.bytes.len() as u64 != header.bytes
-            || <[u8; 32]>::from(Sha256::digest(&object.bytes)) != header.sha256
-        {
+        let sha256 = Sha256::digest(&object.bytes).into();
+        if header.sha256 != sha256 && !self.is_recorded(tenant, head, &sha256).await? {
             return Err(damaged(
                 tenant,
                 header.batch,

@@ -120,7 +120,7 @@ impl Archiver {
     }
 
     /// Deletes what was staged for this batch and those before it: it is published and read back.
-    async fn sweep(&self, tenant: &TenantId, batch: u64) -> Result<(), RunError> {
+    pub(super) async fn sweep(&self, tenant: &TenantId, batch: u64) -> Result<(), RunError> {
         let staged = self.staging.list(&staging::of(tenant), None, STAGED).await?;
         for object in staged {
             if staging::batch(tenant, &object.key).is_some_and(|number| number <= batch) {

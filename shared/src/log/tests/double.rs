@@ -7,7 +7,7 @@ use std::sync::Mutex;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use crate::objects::{Condition, Listed, Object, ObjectError, ObjectStore, Tag};
+use crate::objects::{Condition, Listed, Object, ObjectError, ObjectStore, Purged, Tag};
 
 /// What is read from it; written only by the tests themselves.
 #[derive(Default)]
@@ -55,6 +55,10 @@ impl ObjectStore for Memory {
     async fn delete(&self, key: &str) -> Result<(), ObjectError> {
         self.0.lock().unwrap().remove(key);
         Ok(())
+    }
+
+    async fn purge(&self, _: &str) -> Result<Purged, ObjectError> {
+        Ok(Purged::default())
     }
 
     fn describe(&self) -> String {

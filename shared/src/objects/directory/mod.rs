@@ -30,7 +30,7 @@ use rustix::io::Errno;
 use sha2::{Digest as _, Sha256};
 
 use self::writer::{Temporary, Writer};
-use super::{Condition, Listed, Object, ObjectError, ObjectStore, Tag, checked};
+use super::{Condition, Listed, Object, ObjectError, ObjectStore, Purged, Tag, checked};
 use crate::ids;
 
 /// Least number of objects for which one call that makes a whole file system durable is taken to be cheaper than one
@@ -315,6 +315,12 @@ impl ObjectStore for Directory {
     async fn delete(&self, key: &str) -> Result<(), ObjectError> {
         let key = checked(key).to_owned();
         self.blocking(move |inner| inner.delete(&key)).await
+    }
+
+    /// A file has one state.
+    async fn purge(&self, key: &str) -> Result<Purged, ObjectError> {
+        checked(key);
+        Ok(Purged::default())
     }
 
     fn describe(&self) -> String {

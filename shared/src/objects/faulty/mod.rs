@@ -22,7 +22,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::time::sleep;
 
-use super::{Condition, Listed, Object, ObjectError, ObjectStore, Tag};
+use super::{Condition, Listed, Object, ObjectError, ObjectStore, Purged, Tag};
 use crate::store::faulty::Gate;
 
 /// The calls of an [`ObjectStore`], by name.
@@ -37,15 +37,24 @@ pub enum Op {
     PutAbsent,
     List,
     Delete,
+    Purge,
 }
 
 impl Op {
     /// All of them.
-    pub const ALL: [Self; 7] =
-        [Self::Get, Self::GetRange, Self::Size, Self::Put, Self::PutAbsent, Self::List, Self::Delete];
+    pub const ALL: [Self; 8] = [
+        Self::Get,
+        Self::GetRange,
+        Self::Size,
+        Self::Put,
+        Self::PutAbsent,
+        Self::List,
+        Self::Delete,
+        Self::Purge,
+    ];
 
     /// Those that change something.
-    pub const WRITES: [Self; 3] = [Self::Put, Self::PutAbsent, Self::Delete];
+    pub const WRITES: [Self; 4] = [Self::Put, Self::PutAbsent, Self::Delete, Self::Purge];
 }
 
 /// What happens to one call.
@@ -142,10 +151,11 @@ enum Write {
     Put(String, Bytes, Condition),
     PutAbsent(Vec<(String, Bytes)>),
     Delete(String),
+    Purge(String),
 }
 
-/// What a write answers: the tag of a put, the keys of a `put_absent`.
-type Answer = (Option<Tag>, Vec<String>);
+/// What a write answers: the tag of a put, the keys of a `put_absent`, what a purge left.
+type Answer = (Option<Tag>, Vec<String>, Purged);
 
 impl Write {
     fn op(&self) -> Op {
@@ -153,16 +163,20 @@ impl Write {
             Self::Put(..) => Op::Put,
             Self::PutAbsent(_) => Op::PutAbsent,
             Self::Delete(_) => Op::Delete,
+            Self::Purge(_) => Op::Purge,
         }
     }
 
     async fn apply(self, inner: &dyn ObjectStore) -> Result<Answer, ObjectError> {
         match self {
             Self::Put(key, bytes, condition) => {
-                inner.put(&key, bytes, condition).await.map(|tag| (Some(tag), Vec::new()))
+                inner.put(&key, bytes, condition).await.map(|tag| (Some(tag), Vec::new(), Purged::default()))
             }
-            Self::PutAbsent(objects) => inner.put_absent(objects).await.map(|existing| (None, existing)),
-            Self::Delete(key) => inner.delete(&key).await.map(|()| (None, Vec::new())),
+            Self::PutAbsent(objects) => {
+                inner.put_absent(objects).await.map(|existing| (None, existing, Purged::default()))
+            }
+            Self::Delete(key) => inner.delete(&key).await.map(|()| (None, Vec::new(), Purged::default())),
+            Self::Purge(key) => inner.purge(&key).await.map(|purged| (None, Vec::new(), purged)),
         }
     }
 
@@ -377,7 +391,7 @@ impl ObjectStore for Faulty {
     }
 
     async fn put(&self, key: &str, bytes: Bytes, condition: Condition) -> Result<Tag, ObjectError> {
-        let (tag, _) = self.write(Write::Put(key.to_owned(), bytes, condition)).await?;
+        let (tag, ..) = self.write(Write::Put(key.to_owned(), bytes, condition)).await?;
         Ok(tag.expect("a put that succeeds has a tag"))
     }
 
@@ -396,6 +410,10 @@ impl ObjectStore for Faulty {
 
     async fn delete(&self, key: &str) -> Result<(), ObjectError> {
         self.write(Write::Delete(key.to_owned())).await.map(|_| ())
+    }
+
+    async fn purge(&self, key: &str) -> Result<Purged, ObjectError> {
+        Ok(self.write(Write::Purge(key.to_owned())).await?.2)
     }
 
     fn describe(&self) -> String {

@@ -5,12 +5,14 @@
 //! checksum (the SDK's CRC-32, beside the signature's SHA-256), so that one that was damaged is refused.
 //!
 //! Needs `s3:GetObject`, `s3:PutObject`, `s3:DeleteObject`, and `s3:ListBucket`: without the last, S3 answers 403
-//! where it should say that there is no such object.
+//! where it should say that there is no such object. Erasure needs `s3:ListBucketVersions`, `s3:DeleteObjectVersion` and
+//! `s3:GetObjectRetention` besides, and `s3:BypassGovernanceRetention` where `events/` is locked so.
 
 mod call;
 mod lock;
 #[cfg(test)]
 mod tests;
+mod versions;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -25,7 +27,7 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 pub use self::lock::{Lock, Mode};
 
 use self::call::{Failure, Unmet, failure, in_time, read_error, write_error};
-use super::{Condition, Listed, Object, ObjectError, ObjectStore, Tag, checked};
+use super::{Condition, Listed, Object, ObjectError, ObjectStore, Purged, Tag, checked};
 use crate::aws::{Again, CallError, Connection, retried};
 use crate::clock::Clock;
 use crate::limits::{OBJECT_PART_BYTES, OBJECT_REQUESTS_MAX};
@@ -289,6 +291,10 @@ impl ObjectStore for S3Bucket {
             Ok(_) | Err(CallError::Condition(Unmet::Exists)) => Ok(()),
             Err(e) => Err(write_error(key, e)),
         }
+    }
+
+    async fn purge(&self, key: &str) -> Result<Purged, ObjectError> {
+        self.purge_versions(checked(key)).await
     }
 
     fn describe(&self) -> String {

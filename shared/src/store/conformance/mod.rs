@@ -9,6 +9,7 @@
 mod append;
 mod archived;
 mod concurrency;
+mod erasures;
 mod feed;
 mod idempotency;
 mod isolation;
@@ -21,6 +22,7 @@ mod witness;
 pub use append::*;
 pub use archived::*;
 pub use concurrency::*;
+pub use erasures::*;
 pub use feed::*;
 pub use idempotency::*;
 pub use isolation::*;

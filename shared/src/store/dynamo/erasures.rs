@@ -236,7 +236,9 @@ pub(super) async fn replace_body(
     for part in 1..=usize::try_from(old_parts).unwrap_or(0) {
         let at = key(&pk, keys::part_of(first, commit, before.revision, part));
         let delete = Delete::builder().table_name(&store.table).set_key(Some(at)).build();
-        actions.push(TransactWriteItem::builder().delete(delete.expect("a delete has a table and a key")).build());
+        actions.push(
+            TransactWriteItem::builder().delete(delete.expect("a delete has a table and a key")).build(),
+        );
     }
     if actions.len() > limits::COMMIT_ACTIONS_MAX {
         return Err(StoreError::TooLarge { limit: limits::COMMIT_ACTIONS_MAX, actual: actions.len() });

@@ -284,6 +284,11 @@ impl Store for DynamoStore {
         closed::set(self, since).await
     }
 
+    /// Point-in-time recovery may be on: the template has it so.
+    fn keeps_backups(&self) -> bool {
+        true
+    }
+
     async fn put_erasure(&self, tenant: &TenantId, erasure: &ErasureRecord) -> Result<(), StoreError> {
         erasures::put(self, tenant, erasure).await
     }

@@ -4,10 +4,12 @@ use std::collections::VecDeque;
 
 use aws_sdk_dynamodb::types::{AttributeValue, ReturnValue};
 
-use super::{DynamoStore, erasures, expiry};
 use super::commit::refused;
 use super::feed::{self, From};
-use super::item::{self, Item, binary, corrupt, find_number, get_binary, get_number, get_text, key, number, text};
+use super::item::{
+    self, Item, binary, corrupt, find_number, get_binary, get_number, get_text, key, number, text,
+};
+use super::{DynamoStore, erasures, expiry};
 use crate::aws::{Again, CallError, retried};
 use crate::ids::{SessionId, TenantId};
 use crate::segment::SegmentMeta;
@@ -74,7 +76,9 @@ pub(super) async fn advance(
     let done = retried(Again::IfUnknown, || {
         let request = store.client.put_item().table_name(&store.table).set_item(Some(item.clone()));
         let request = request
-            .condition_expression("attribute_not_exists(pk) OR q < :q AND (attribute_not_exists(e) OR e <= :e)")
+            .condition_expression(
+                "attribute_not_exists(pk) OR q < :q AND (attribute_not_exists(e) OR e <= :e)",
+            )
             .expression_attribute_values(":q", number(record.head.sequence.get()))
             .expression_attribute_values(":e", number(pointer.scrubbed));
         async { request.send().await.map_err(CallError::from) }
@@ -84,7 +88,8 @@ pub(super) async fn advance(
         Err(CallError::Condition(_)) => match get(store, tenant, &record.session_id).await? {
             // It was made from one that still had what was erased.
             Some(there)
-                if there.archived.head.sequence < record.head.sequence && there.scrubbed > pointer.scrubbed =>
+                if there.archived.head.sequence < record.head.sequence
+                    && there.scrubbed > pointer.scrubbed =>
             {
                 Err(StoreError::Conflict(Conflict::Changed))
             }
@@ -170,7 +175,9 @@ pub(super) async fn mark_archived(
         let parts = usize::try_from(find_number(&item, "n")?.unwrap_or(0)).unwrap_or(0);
         body = (erasures::revision_of(&item)?, parts);
     }
-    Err(StoreError::Unavailable { why: format!("the body was replaced {REPLACED_MEANWHILE_MAX} times meanwhile") })
+    Err(StoreError::Unavailable {
+        why: format!("the body was replaced {REPLACED_MEANWHILE_MAX} times meanwhile"),
+    })
 }
 
 /// Marks a segment whose body is the one of this revision and has so many further parts. False if it is another one, or

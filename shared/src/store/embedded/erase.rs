@@ -66,7 +66,11 @@ impl Group<'_> {
                 }
                 put(&mut self.pointers, &key, &after.encode())?;
                 self.remake(tenant, &before.archived.session_id)?;
-                self.rename(tenant, before.archived.summary.agent_name.as_deref(), &before.archived.summary.first_agent)?;
+                self.rename(
+                    tenant,
+                    before.archived.summary.agent_name.as_deref(),
+                    &before.archived.summary.first_agent,
+                )?;
                 Ok(Ok(1))
             }
             Erase::Resize { tenant, batch, revision, bytes } => {
@@ -88,7 +92,12 @@ impl Group<'_> {
         }
     }
 
-    fn update_erasure(&mut self, tenant: &TenantId, before: &ErasureRecord, after: &ErasureRecord) -> Applied {
+    fn update_erasure(
+        &mut self,
+        tenant: &TenantId,
+        before: &ErasureRecord,
+        after: &ErasureRecord,
+    ) -> Applied {
         let mut table = self.txn.open_table(tables::ERASURES).map_err(fail)?;
         let [pending, done] = [false, true].map(|done| keys::erasure(tenant, done, before.event_id));
         if table.get(done.as_slice()).map_err(fail)?.is_some() {
@@ -147,7 +156,8 @@ impl Group<'_> {
         before: &SegmentMeta,
         meta: &SegmentMeta,
     ) -> Result<(), StoreError> {
-        let same = before.summary.agent_name == meta.summary.agent_name && before.summary.tags == meta.summary.tags;
+        let same =
+            before.summary.agent_name == meta.summary.agent_name && before.summary.tags == meta.summary.tags;
         let Some(pointer) = reads::pointer(&self.pointers, tenant, session)? else { return Ok(()) };
         if same || pointer.archived.head.sequence < meta.last {
             return Ok(());
@@ -342,4 +352,3 @@ pub(super) fn erasures(
     }
     Ok(found)
 }
-

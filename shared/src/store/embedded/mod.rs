@@ -418,6 +418,10 @@ impl Store for EmbeddedStore {
         self.archive(Archive::Close { since }).await.map(drop)
     }
 
+    fn keeps_backups(&self) -> bool {
+        false
+    }
+
     async fn put_erasure(&self, tenant: &TenantId, erasure: &ErasureRecord) -> Result<(), StoreError> {
         self.erase(Erase::Put { tenant: tenant.clone(), record: erasure.clone() }).await
     }

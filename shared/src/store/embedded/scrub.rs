@@ -78,7 +78,9 @@ pub(super) fn settle(db: &Database) -> Result<(), StoreError> {
 pub(super) fn fill(db: &Database, path: &Path) -> Result<bool, StoreError> {
     let length = || {
         let metadata = std::fs::metadata(path);
-        metadata.map(|m| m.len()).map_err(|e| StoreError::Unavailable { why: format!("{}: {e}", path.display()) })
+        metadata
+            .map(|m| m.len())
+            .map_err(|e| StoreError::Unavailable { why: format!("{}: {e}", path.display()) })
     };
     let txn = begin(db)?;
     let before = length()?;

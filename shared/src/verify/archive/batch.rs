@@ -177,18 +177,22 @@ impl Check<'_> {
             stop.0.sequence = sequence.map(|s| s.get());
             stop
         })?;
-        // 10a
-        let erased: HashSet<EventId> = rows.erasures.erased.iter().map(|erased| erased.event_id).collect();
-        for (event, tombstone) in records.iter().take(read.revision as usize).flat_map(|record| &record.erased) {
-            if !erased.contains(event) {
-                let why = format!("a record says that event {event} was erased, and it is not an erased row of the batch");
-                return Err(bad(Code::Erased, why));
-            }
-            log.recorded.insert(*event, *tombstone);
-        }
         log.push_leaves(&rows.hashes);
         if log.tiles.root() != header.root {
             return Err(bad(Code::Header, "root is not what the rows give".to_owned()));
+        }
+        // 11a
+        let erased: HashSet<EventId> = rows.erasures.erased.iter().map(|erased| erased.event_id).collect();
+        for (event, tombstone) in
+            records.iter().take(read.revision as usize).flat_map(|record| &record.erased)
+        {
+            if !erased.contains(event) {
+                let why = format!(
+                    "a record says that event {event} was erased, and it is not an erased row of the batch"
+                );
+                return Err(bad(Code::Erased, why));
+            }
+            log.recorded.insert(*event, *tombstone);
         }
         // 12
         let note = read.checkpoint.ok_or_else(|| bad(Code::Checkpoint, "it is not there".to_owned()))?;

@@ -130,7 +130,9 @@ impl Check<'_> {
         self.sessions(tenant, runs, &erasures)?;
         erased(&erasures, &erased_in, &recorded)?;
         if let Some((batch, _)) = records.range(count + 1..).next() {
-            return Err(Stop::bad(Bad::new(Code::Object, "an object record of a batch that is not there")).at(*batch));
+            return Err(
+                Stop::bad(Bad::new(Code::Object, "an object record of a batch that is not there")).at(*batch)
+            );
         }
         self.erasures.insert(tenant.clone(), erasures);
         self.sizes.insert(tenant.clone(), sizes);
@@ -213,12 +215,7 @@ impl Check<'_> {
     }
 
     /// Step 15: each session's runs follow each other.
-    fn sessions(
-        &mut self,
-        tenant: &TenantId,
-        runs: Runs,
-        erasures: &Erasures,
-    ) -> Result<(), Stop> {
+    fn sessions(&mut self, tenant: &TenantId, runs: Runs, erasures: &Erasures) -> Result<(), Stop> {
         let scrubbed = &erasures.sessions();
         let mut sorted = runs.sorted().map_err(Stop::unreadable)?;
         let mut current: Option<(RunRecord, Option<Facts>, u64)> = None;
@@ -289,16 +286,15 @@ impl Check<'_> {
 }
 
 /// Step 15a: each erased row has its true tombstone, and the one that a record names.
-fn erased(
-    erasures: &Erasures,
-    erased_in: &[u64],
-    recorded: &HashMap<EventId, EventId>,
-) -> Result<(), Stop> {
+fn erased(erasures: &Erasures, erased_in: &[u64], recorded: &HashMap<EventId, EventId>) -> Result<(), Stop> {
     for (erased, batch) in erasures.erased.iter().zip(erased_in) {
         let problem = erasures.problem_of(erased).or_else(|| {
             let named = recorded.get(&erased.event_id)?;
             (erasures.grave(erased.event_id) != Some(*named)).then(|| {
-                format!("an object record says that event {} was erased by {named}, which is not its tombstone", erased.event_id)
+                format!(
+                    "an object record says that event {} was erased by {named}, which is not its tombstone",
+                    erased.event_id
+                )
             })
         });
         if let Some(why) = problem {

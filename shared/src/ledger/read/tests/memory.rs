@@ -325,6 +325,10 @@ impl Store for MemoryStore {
         Ok(Vec::new())
     }
 
+    fn keeps_backups(&self) -> bool {
+        false
+    }
+
     async fn put_erasure(&self, _: &TenantId, _: &ErasureRecord) -> Result<(), StoreError> {
         unavailable()
     }
@@ -372,22 +376,11 @@ impl Store for MemoryStore {
         unavailable()
     }
 
-    async fn replace_pointer(
-        &self,
-        _: &TenantId,
-        _: &Pointer,
-        _: &Pointer,
-    ) -> Result<(), StoreError> {
+    async fn replace_pointer(&self, _: &TenantId, _: &Pointer, _: &Pointer) -> Result<(), StoreError> {
         unavailable()
     }
 
-    async fn resize_batch(
-        &self,
-        _: &TenantId,
-        _: u64,
-        _: u64,
-        _: u64,
-    ) -> Result<(), StoreError> {
+    async fn resize_batch(&self, _: &TenantId, _: u64, _: u64, _: u64) -> Result<(), StoreError> {
         unavailable()
     }
 

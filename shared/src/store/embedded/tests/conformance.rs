@@ -159,6 +159,18 @@ async fn the_archive() {
     suite::writers_and_an_archiver(store.clone(), &Swept(store.clone()), 8, 6).await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn erasures() {
+    let (_dir, store) = store();
+    suite::erasures_are_written_once_and_come_to_an_end(&*store).await;
+    suite::a_body_is_replaced_in_its_place(&*store, NO_LAG).await;
+    suite::large_bodies_are_replaced_whole(store.clone()).await;
+    suite::what_was_replaced_expires(&*store, &Swept(store.clone())).await;
+    suite::a_batch_is_resized(&*store).await;
+    let (_dir, clocked) = clocked();
+    suite::what_was_replaced_expires(&clocked.store, &clocked).await;
+}
+
 #[tokio::test]
 async fn what_was_written_is_there_after_reopening() {
     let (dir, first) = store();

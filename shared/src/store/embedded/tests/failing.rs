@@ -45,7 +45,14 @@ async fn after_a_failed_sync_the_outcome_is_unknown_and_nothing_more_is_written(
     tables::prepare(&db).unwrap();
     let log = BodyLog::open(&Snapshot::new(&db).unwrap().bodies().unwrap()).unwrap();
     let writer = Writer::start(Arc::clone(&db), log, false).unwrap();
-    let store = EmbeddedStore { writer, db, clock: Arc::new(crate::clock::SystemClock) };
+    let store = EmbeddedStore {
+        writer,
+        db,
+        clock: Arc::new(crate::clock::SystemClock),
+        path: std::path::PathBuf::new(),
+        readers: Default::default(),
+        scrubbed_at: tokio::sync::Mutex::new(0),
+    };
     let (a, b) = (session("a"), session("b"));
     let first = batch(1, &[(&a, None)], 500);
     let head = Some(first.segments[0].meta.head());

@@ -3,6 +3,7 @@
 mod archive;
 mod conformance;
 mod data_dir;
+mod erase;
 mod failing;
 mod group;
 mod inspect;

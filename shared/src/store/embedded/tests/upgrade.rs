@@ -29,7 +29,7 @@ async fn of_version_1() -> (tempfile::TempDir, Vec<Arc<Commit>>) {
     drop(store);
     let db = Database::open(dir.path().join("ledger.redb")).unwrap();
     let txn = db.begin_write().unwrap();
-    for name in ["open", "pointers", "batches", "expiry", "broken"] {
+    for name in ["open", "pointers", "batches", "expiry", "broken", "erasures"] {
         assert!(txn.delete_table(TableDefinition::<Bytes, Bytes>::new(name)).unwrap(), "{name}");
     }
     let state = TableDefinition::<Bytes, Bytes>::new("state");
