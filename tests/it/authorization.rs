@@ -84,6 +84,14 @@ fn probes(known: &Known) -> Vec<Probe> {
         },
         post("/v1/tenants", json!({ "tenant": "acme" })),
         get("/v1/tenants", "/v1/tenants"),
+        Probe {
+            method: Method::DELETE,
+            route: "/v1/events/{id}/content",
+            path: format!("/v1/events/{}/content", known.event),
+            body: json!({ "reason": "probe" }),
+        },
+        get("/v1/erasures", "/v1/erasures"),
+        get("/v1/erasures/{id}", &format!("/v1/erasures/{}", known.event)),
     ]
 }
 

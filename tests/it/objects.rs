@@ -10,7 +10,7 @@ use aws_sdk_s3::types::{BucketVersioningStatus, VersioningConfiguration};
 use bytes::Bytes;
 use quipu_core::clock::{Clock as _, SystemClock};
 use quipu_core::objects::conformance as suite;
-use quipu_core::objects::{Condition, Lock, Mode, ObjectError, ObjectStore as _, S3Bucket, Tag};
+use quipu_core::objects::{Condition, Lock, Mode, ObjectError, ObjectStore as _, Purged, S3Bucket, Tag};
 use quipu_tests::{Emulator, FaultProxy, WireFault, connection};
 
 /// A bucket of its own on ministack.
@@ -274,4 +274,45 @@ async fn a_bucket_that_is_not_there_is_no_unknown_outcome() {
         assert!(why.contains("the bucket is not there: check its name"), "{why}");
     }
     assert_eq!(store.describe(), "s3://quipu-no-such-bucket");
+}
+
+/// What erasure needs: older versions go, the present one stays; what a lock keeps is told with its time.
+#[tokio::test]
+async fn older_versions_are_purged() {
+    let bucket = Bucket::make(true).await;
+    let versions = async |key: &str| {
+        let listed =
+            bucket.client.list_object_versions().bucket(&bucket.name).prefix(key).send().await.unwrap();
+        listed.versions.unwrap_or_default().iter().filter(|version| version.key() == Some(key)).count()
+    };
+    let store = bucket.store();
+    let (key, longer) = ("events/tenant=a/dt=2026-01-01/b", "events/tenant=a/dt=2026-01-01/bc");
+    let mut tag = store.put(key, Bytes::from_static(b"one"), Condition::Absent).await.unwrap();
+    for next in ["two", "three"] {
+        tag = store.put(key, next.into(), Condition::Matches(tag)).await.unwrap();
+    }
+    let other = store.put(longer, Bytes::from_static(b"one"), Condition::Absent).await.unwrap();
+    store.put(longer, Bytes::from_static(b"two"), Condition::Matches(other)).await.unwrap();
+    assert_eq!((versions(key).await, versions(longer).await), (3, 2));
+    assert_eq!(store.purge(key).await.unwrap(), Purged::default());
+    assert_eq!((versions(key).await, versions(longer).await), (1, 2));
+    assert_eq!(store.get(key).await.unwrap().bytes, "three");
+    assert_eq!(store.purge(key).await.unwrap(), Purged::default());
+    assert_eq!(store.purge("events/none").await.unwrap(), Purged::default());
+
+    // In governance mode the versions go with the bypass, in compliance mode they stay, and it is told until when.
+    for (events, left) in [(Mode::Governance, 1), (Mode::Compliance, 2)] {
+        let lock = Lock { days: 1, log: Mode::None, events };
+        let locked = bucket.store().with_lock(lock, Arc::new(SystemClock));
+        let key = format!("events/tenant=a/dt=2026-01-01/{events:?}");
+        let tag = locked.put(&key, Bytes::from_static(b"one"), Condition::Absent).await.unwrap();
+        locked.put(&key, Bytes::from_static(b"two"), Condition::Matches(tag)).await.unwrap();
+        let purged = locked.purge(&key).await.unwrap();
+        assert_eq!((purged.kept, versions(&key).await), (left - 1, left), "{events:?}");
+        if left > 1 {
+            let day = i64::from(lock.days) * 24 * 60 * 60 * 1_000_000;
+            let until = purged.until.unwrap().get() - SystemClock.now().get();
+            assert!((day - 60_000_000..=day + 2_000_000).contains(&until), "{until}");
+        }
+    }
 }

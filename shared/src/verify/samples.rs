@@ -14,6 +14,7 @@ pub use tamper_archive::{TamperedArchive, tampered_archives};
 
 use crate::bundle;
 use crate::chain::{self, Hasher};
+use crate::erasure::{self, Tombstone};
 use crate::event::{Content, EventRef, Redactions};
 use crate::ids::{CommitId, EventHash, Seq, SessionId, Severity, TenantId};
 use crate::log::keys::Rotation;
@@ -81,7 +82,8 @@ fn session(name: &str) -> SessionId {
 /// A good bundle.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sample {
-    /// Its lines, each with its newline: bundle, then for each of [`SESSIONS`] session, events and head, then end.
+    /// Its lines, each with its newline: bundle, then for each of [`SESSIONS`] session, events and head, the same of the
+    /// tombstone of the event that is erased, then end.
     pub lines: Vec<String>,
     /// The log key's line.
     pub key: String,
@@ -100,6 +102,7 @@ pub fn sample(seed: u8, tenant: &TenantId) -> Sample {
         lines.push(line);
     };
     let certificates = [signers.certificate()];
+    let mut tombstone = None;
     let header = bundle::Header {
         deployment: DEPLOYMENT,
         tenant,
@@ -118,6 +121,9 @@ pub fn sample(seed: u8, tenant: &TenantId) -> Sample {
             let event =
                 text.event(tenant, &session_id, commit, Seq::new(sequence).expect("small"), prev_hash);
             line(&|out| bundle::push_event(out, &event));
+            if let Content::Erased { digest } = event.content {
+                tombstone = Some(tombstone_of(&session_id, &event, digest));
+            }
             prev_hash = event.hash;
             let standing = Standing {
                 tenant: tenant.clone(),
@@ -132,8 +138,14 @@ pub fn sample(seed: u8, tenant: &TenantId) -> Sample {
             }
         }
     }
-    let events = SESSIONS.iter().map(|(_, count)| count).sum();
-    line(&|out| bundle::push_end(out, SESSIONS.len() as u64, events));
+    let tombstone = tombstone.expect("one of the events is erased");
+    let (buried, standing) = bury(seed, tenant, &tombstone);
+    receipts.push(receipt(&standing, &signers.receipt));
+    lines.extend(buried);
+    let events = SESSIONS.iter().map(|(_, count)| count).sum::<u64>();
+    let mut end = String::new();
+    bundle::push_end(&mut end, SESSIONS.len() as u64 + 1, events + 1);
+    lines.push(end);
     Sample { lines, key: format!("{}\n", signers.log.verifier()), receipts }
 }
 
@@ -147,6 +159,72 @@ impl Sample {
     pub fn verifier(&self) -> VerifierKey {
         VerifierKey::parse(self.key.trim_end()).expect("a key that was just written")
     }
+}
+
+/// What the tombstone of an erased event says.
+fn tombstone_of(session: &SessionId, event: &EventRef<'_>, digest: [u8; 32]) -> Tombstone {
+    Tombstone {
+        event_id: event.event_id,
+        session_id: session.clone(),
+        sequence: event.sequence,
+        hash: event.hash,
+        content_digest: digest,
+        token_id: Some("tok_1".to_owned()),
+        reason: None,
+    }
+}
+
+/// The lines of a tombstone's session, and where it stands.
+fn bury(seed: u8, tenant: &TenantId, tombstone: &Tombstone) -> (Vec<String>, Standing) {
+    let session = erasure::session_of(tombstone.event_id);
+    bury_as(seed, tenant, &session, &[(erasure::EVENT_TYPE, tombstone.payload().as_str())])
+}
+
+/// The lines of a session of events of these types and payloads, and where it ends.
+fn bury_as(
+    seed: u8,
+    tenant: &TenantId,
+    session: &SessionId,
+    events: &[(&str, &str)],
+) -> (Vec<String>, Standing) {
+    let mut lines = vec![String::new()];
+    bundle::push_session(&mut lines[0], session);
+    let commit = commit(seed, 9);
+    let mut prev_hash = EventHash::ZERO;
+    for (sequence, (event_type, payload)) in (0..).zip(events) {
+        let mut event = EventRef {
+            sequence: Seq::new(sequence).expect("small"),
+            event_id: commit.event(sequence as u16 + 1),
+            timestamp: time(5_000_000),
+            received_at: time(5_000_000),
+            agent_id: "quipu",
+            event_type,
+            severity: Severity::Warn,
+            source_id: None,
+            compliance_tag: "default",
+            pii_types: "",
+            redactions: Redactions::default(),
+            content: Content::Kept { salt: [9; 16], payload, metadata: "{}" },
+            prev_hash,
+            hash: EventHash::ZERO,
+        };
+        event.hash = Hasher::new(tenant, session).hash(&event);
+        prev_hash = event.hash;
+        let mut line = String::new();
+        bundle::push_event(&mut line, &event);
+        lines.push(line);
+    }
+    let standing = Standing {
+        tenant: tenant.clone(),
+        session_id: session.clone(),
+        sequence: Seq::new(events.len() as u64 - 1).expect("some events"),
+        hash: prev_hash,
+        time: time(5_000_000),
+    };
+    let mut head = String::new();
+    bundle::push_head(&mut head, &standing.sign(Says::Head, &Signers::new(seed).receipt));
+    lines.push(head);
+    (lines, standing)
 }
 
 /// A receipt as the reply to an append shows it.

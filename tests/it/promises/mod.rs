@@ -9,6 +9,7 @@ mod p2_expiry;
 mod p2_one_line;
 mod p2_processes;
 mod p4_archives;
+mod p4_erasure;
 mod p5_verdicts;
 mod p7_as_sent;
 mod p8_archive;

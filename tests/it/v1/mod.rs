@@ -1,5 +1,6 @@
 //! The native API.
 
 mod auth;
+mod erasures;
 mod events;
 mod sessions;

@@ -4,7 +4,7 @@ use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 
 use super::compare::{AT_ONCE, of_run};
 use super::{Hot, RebuildError, RebuildOptions, Rebuilt};
-use crate::store::{Conflict, Store, StoreError, TenantRecord};
+use crate::store::{Conflict, Pointer, Store, StoreError, TenantRecord};
 use crate::time::Micros;
 use crate::verify::{Found, Survey};
 
@@ -26,7 +26,12 @@ pub(super) async fn batches(store: &dyn Store, survey: &Survey) -> Result<(), Re
             let created_at = Micros::from_unix_ms(committed);
             once(store.create_tenant(&TenantRecord { tenant: tenant.clone(), created_at }).await)?;
         }
-        Ok::<_, RebuildError>(once(store.put_batch(&tenant, &record).await)?)
+        once(store.put_batch(&tenant, &record).await)?;
+        if record.revision > 0 {
+            // One that was there may be from before its object was written anew.
+            store.resize_batch(&tenant, record.batch, record.revision, record.bytes).await?;
+        }
+        Ok::<_, RebuildError>(())
     });
     writes.buffer_unordered(AT_ONCE).try_collect::<()>().await
 }
@@ -35,7 +40,16 @@ pub(super) async fn batches(store: &dyn Store, survey: &Survey) -> Result<(), Re
 pub(super) async fn pointers(store: &dyn Store, survey: &Survey) -> Result<Rebuilt, RebuildError> {
     let writes = stream::iter(survey.found()?).map(|found| async move {
         let (tenant, Found::Session(pointer, _)) = found? else { return Ok(0) };
-        store.advance_pointer(&tenant, &pointer).await?;
+        match store.advance_pointer(&tenant, &pointer).await {
+            // One that is there was scrubbed: what was taken out of it is not in the archive either, or its erasure is
+            // under way and looks at the pointer once more.
+            Err(StoreError::Conflict(Conflict::Changed)) => {
+                let known = store.pointer(&tenant, &pointer.archived.session_id).await?;
+                let scrubbed = known.map_or(0, |known| known.scrubbed);
+                store.advance_pointer(&tenant, &Pointer { scrubbed, ..pointer }).await?;
+            }
+            advanced => advanced?,
+        }
         Ok::<_, RebuildError>(1)
     });
     let count = |sessions, one: u64| std::future::ready(Ok(sessions + one));

@@ -14,9 +14,9 @@ use super::encode::Encoded;
 use super::{Archiver, LogHead, RunError, RunReport, damaged};
 use crate::archive::{ArchiveError, BatchReader, BatchWriter};
 use crate::chain::content_digest;
-use crate::erasure::{EraseError, session_of};
+use crate::erasure::{EraseError, Tombstone, session_of};
 use crate::event::Content;
-use crate::ids::{EventHash, EventId, SessionId, TenantId};
+use crate::ids::{EventHash, EventId, Seq, SessionId, TenantId};
 use crate::limits;
 use crate::log::header::BatchHeader;
 use crate::log::paths;
@@ -60,11 +60,52 @@ impl Archiver {
             if record.progress.hot_at.is_some() {
                 continue;
             }
-            if let Err(error) = self.ledger.erase_hot(tenant, &record).await {
+            let done = async {
+                let record = self.find_tombstone(tenant, &record).await?;
+                self.ledger.erase_hot(tenant, &record).await.map_err(failed)
+            };
+            if let Err(error) = done.await {
                 tracing::error!(%tenant, event = %record.event_id, %error, "an erasure is not done in the hot tier");
             }
         }
         Ok(())
+    }
+
+    /// An erasure whose tombstone is known only to the archive: its item was lost, or its process, before it was noted,
+    /// and the tombstone has expired since.
+    async fn find_tombstone(
+        &self,
+        tenant: &TenantId,
+        record: &ErasureRecord,
+    ) -> Result<ErasureRecord, RunError> {
+        let session = session_of(record.event_id);
+        if record.progress.tombstone.is_some()
+            || self.store().stored_body(tenant, &session, Seq::ZERO).await?.is_some()
+        {
+            return Ok(record.clone());
+        }
+        let Some(pointer) = self.store().pointer(tenant, &session).await? else { return Ok(record.clone()) };
+        let batch = pointer.first_batch;
+        let head = self.read_header(tenant, batch).await?;
+        let head = head.ok_or_else(|| damaged(tenant, batch, "its header is gone"))?;
+        let object = self.objects.get(&head.header.key).await?.bytes;
+        let found = BatchReader::open(object)?.rows(|row| {
+            if row.session_id != session.as_str() || row.sequence != 0 {
+                return ControlFlow::Continue(());
+            }
+            let event = row.event(None).ok();
+            let said = event.and_then(|event| Some((event.event_id, Tombstone::of_event(&session, &event)?)));
+            ControlFlow::Break(said)
+        })?;
+        let said = found.flatten().filter(|(_, said)| {
+            let said = (&said.session_id, said.sequence, said.hash, said.content_digest);
+            said == (&record.session_id, record.sequence, record.hash, record.content_digest)
+        });
+        let Some((id, _)) = said else {
+            let why = format!("the tombstone of event {} is of something else", record.event_id);
+            return Err(damaged(tenant, batch, why));
+        };
+        self.ledger.note(tenant, record, |progress| progress.tombstone = Some(id)).await.map_err(failed)
     }
 
     /// True if a batch that is about to be claimed holds content that somebody has asked to erase meanwhile.

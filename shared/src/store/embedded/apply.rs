@@ -202,9 +202,11 @@ impl<'t> Group<'t> {
         Ok(())
     }
 
-    /// Has a session's record written with the group.
-    pub(super) fn keep_session(&mut self, key: Vec<u8>, record: SessionRecord) {
+    /// Has a session's record written with the group, and what was there written over (see [`blot`]).
+    pub(super) fn keep_session(&mut self, key: Vec<u8>, record: SessionRecord) -> Result<(), StoreError> {
+        blot(&mut self.sessions, &key)?;
         self.session_records.insert(key, record);
+        Ok(())
     }
 
     /// An agent's record as the group leaves it so far.
@@ -213,9 +215,11 @@ impl<'t> Group<'t> {
         Ok(self.agent_rows.get(key).cloned())
     }
 
-    /// Has an agent's record written with the group.
-    pub(super) fn keep_agent(&mut self, key: Vec<u8>, row: AgentRow) {
+    /// Has an agent's record written with the group, and what was there written over (see [`blot`]).
+    pub(super) fn keep_agent(&mut self, key: Vec<u8>, row: AgentRow) -> Result<(), StoreError> {
+        blot(&mut self.agents, &key)?;
         self.agent_rows.insert(key, row);
+        Ok(())
     }
 
     /// The lists of agents' sessions.
@@ -315,6 +319,13 @@ fn batch_time(commit: &Commit) -> Micros {
 pub(super) fn put(table: &mut Writer<'_>, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
     table.insert(key, value).map_err(fail)?;
     Ok(())
+}
+
+/// Writes over a value that another is about to replace: redb changes a page in its place if this transaction has
+/// written it already, and what the new value does not reach would stay behind it.
+pub(super) fn blot(table: &mut Writer<'_>, key: &[u8]) -> Result<(), StoreError> {
+    let length = table.get(key).map_err(fail)?.map(|value| value.value().len());
+    length.map_or(Ok(()), |length| put(table, key, &vec![0; length]))
 }
 
 fn put_row(table: &mut Writer<'_>, (key, value): derived::Row) -> Result<(), StoreError> {

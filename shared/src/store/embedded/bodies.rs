@@ -107,6 +107,10 @@ pub(super) fn remove(
         Err(why) => return Ok(Err(why)),
     }
     for number in place..place + parts {
+        let length = table.get(number).map_err(fail)?.map_or(0, |part| part.value().len());
+        // redb takes a pair out of a page that this transaction has written already by moving the others together: what
+        // stood at the end stays there. So it is written over first.
+        table.insert(number, vec![0; length].as_slice()).map_err(fail)?;
         table.remove(number).map_err(fail)?;
     }
     Ok(Ok(()))

@@ -7,7 +7,7 @@
 use bytes::Bytes;
 use redb::ReadableTable as _;
 
-use super::apply::{Group, put};
+use super::apply::{Group, blot, put};
 use super::tables::{self, SegmentRow, Snapshot, corrupt, fail, get};
 use super::{bodies, derived, reads, records};
 use crate::ids::{AgentId, EventId, Seq, SessionId, TenantId};
@@ -64,6 +64,7 @@ impl Group<'_> {
                 if get(&self.pointers, &key)?.is_none_or(|stored| stored != before.encode()) {
                     return Ok(Err(CHANGED));
                 }
+                blot(&mut self.pointers, &key)?;
                 put(&mut self.pointers, &key, &after.encode())?;
                 self.remake(tenant, &before.archived.session_id)?;
                 self.rename(
@@ -138,6 +139,7 @@ impl Group<'_> {
         bodies::remove(&mut self.bodies, row.place, row.parts, before.body_bytes)?
             .map_err(|why| corrupt(tables::SEGMENTS, &key, why))?;
         let attributes = &meta.encode();
+        blot(&mut self.segments, &key)?;
         put(&mut self.segments, &key, &SegmentRow { place, parts, attributes, ..row }.encode())?;
         self.scrub_pointer(tenant, session, before, meta)?;
         self.remake(tenant, session)?;
@@ -172,6 +174,7 @@ impl Group<'_> {
         }
         if after != pointer {
             after.scrubbed += 1;
+            blot(&mut self.pointers, &keys::session(tenant, session))?;
             put(&mut self.pointers, &keys::session(tenant, session), &after.encode())?;
         }
         Ok(())
@@ -239,10 +242,11 @@ impl Group<'_> {
 
     /// Makes a session's record again from its segments, or from its pointer and the segments above it.
     fn remake(&mut self, tenant: &TenantId, session: &SessionId) -> Result<(), StoreError> {
+        let pointer = reads::pointer(&self.pointers, tenant, session)?;
+        let archived = pointer.as_ref().map(|pointer| pointer.archived.head.sequence);
         let record = match self.folded(tenant, session, None)? {
-            Some(record) => Some(record),
-            None => {
-                let pointer = reads::pointer(&self.pointers, tenant, session)?;
+            Some(record) if archived.is_none_or(|archived| archived <= record.head.sequence) => Some(record),
+            _ => {
                 let mut record = pointer.map(|pointer| pointer.archived);
                 for meta in self.metas(tenant, session)? {
                     if record.as_ref().is_none_or(|record| record.head.sequence < meta.first) {
@@ -253,7 +257,7 @@ impl Group<'_> {
             }
         };
         if let Some(record) = record {
-            self.keep_session(keys::session(tenant, session), record);
+            self.keep_session(keys::session(tenant, session), record)?;
         }
         Ok(())
     }
@@ -284,8 +288,7 @@ impl Group<'_> {
         let mut row = row;
         let (by, name) = named.unzip();
         (row.named_by, row.record.name) = (by, name.flatten());
-        self.keep_agent(key, row);
-        Ok(())
+        self.keep_agent(key, row)
     }
 }
 

@@ -306,9 +306,10 @@ impl Work {
         }
     }
 
-    /// True for what no other request may share a transaction with.
+    /// True for what no other request may share a transaction with. What takes contents away is alone, so that the pages
+    /// that it changes are those of the transactions before: redb then makes them new.
     fn is_alone(&self) -> bool {
-        matches!(self, Self::Scrub { .. })
+        matches!(self, Self::Scrub { .. } | Self::Erase(Erase::Body(_) | Erase::Pointer { .. }))
     }
 
     /// True for what takes contents away, or text that comes from them.

@@ -9,6 +9,7 @@ use sha2::{Digest as _, Sha256};
 use super::{DEPLOYMENT, Signers, commit, session, time};
 use crate::archive::BatchWriter;
 use crate::chain::Hasher;
+use crate::erasure::{self, Tombstone};
 use crate::event::{Content, EventRef, Redactions};
 use crate::ids::{EventHash, Seq, Severity, TenantId};
 use crate::log::bloom::Bloom;
@@ -47,7 +48,7 @@ pub struct History {
     pub tenant: TenantId,
     /// Makes two histories differ.
     pub salt: u8,
-    heads: BTreeMap<&'static str, (u64, EventHash)>,
+    heads: BTreeMap<String, (u64, EventHash)>,
     /// For every event, what a receipt says of it.
     pub standings: Vec<Standing>,
     batches: u64,
@@ -62,22 +63,46 @@ impl History {
 
     /// The next batch: so many further events of each of these sessions.
     pub fn batch(&mut self, runs: &[(&'static str, u64)]) -> Batch {
+        let runs = runs.iter().map(|(name, count)| {
+            let next = self.heads.get(*name).map_or(0, |(next, _)| *next);
+            let event = |n: u64| {
+                let agent = if n.is_multiple_of(3) { "agent/1" } else { "agent/2" };
+                let event_type = ["llm_response", "tool_call", "tool_response"][n as usize % 3];
+                (agent, event_type, payload(next + n))
+            };
+            ((*name).to_owned(), (0..*count).map(event).collect())
+        });
+        let runs: Vec<_> = runs.collect();
+        self.of(&runs)
+    }
+
+    /// The next batch: these tombstones, each in its session.
+    pub fn bury(&mut self, tombstones: &[Tombstone]) -> Batch {
+        let runs = tombstones.iter().map(|tombstone| {
+            let session = erasure::session_of(tombstone.event_id).as_str().to_owned();
+            (session, vec![("quipu", erasure::EVENT_TYPE, tombstone.payload())])
+        });
+        let mut runs: Vec<_> = runs.collect();
+        runs.sort();
+        self.of(&runs)
+    }
+
+    /// The next batch: further events of sessions, each with its agent, type and payload.
+    fn of(&mut self, runs: &[(String, Vec<(&'static str, &'static str, String)>)]) -> Batch {
         self.batches += 1;
         let received_at = time(self.batches as i64 * (DAY + 3_600_000_000));
         let mut writer = BatchWriter::new(&self.tenant);
         let (mut entries, mut said) = (Vec::new(), Vec::new());
         let (mut agents, mut types) = (BTreeSet::new(), BTreeSet::new());
         let (mut commits, mut times) = (Vec::new(), Vec::new());
-        for (index, (name, count)) in runs.iter().enumerate() {
+        for (index, (name, events)) in runs.iter().enumerate() {
             let session_id = session(name);
+            let count = events.len() as u64;
             let commit = commit(self.salt, self.batches * 100_000_000 + index as u64);
             let mut hasher = Hasher::new(&self.tenant, &session_id);
             let (next, mut prev_hash) = self.heads.get(name).copied().unwrap_or((0, EventHash::ZERO));
-            for n in 0..*count {
-                let payload = payload(next + n);
+            for (n, (agent, event_type, payload)) in (0..).zip(events) {
                 let sequence = Seq::new(next + n).expect("small");
-                let agent = if n % 3 == 0 { "agent/1" } else { "agent/2" };
-                let event_type = ["llm_response", "tool_call", "tool_response"][n as usize % 3];
                 let salt = [self.salt ^ n as u8; 16];
                 let mut event = EventRef {
                     sequence,
@@ -91,7 +116,7 @@ impl History {
                     compliance_tag: "default",
                     pii_types: "",
                     redactions: Redactions::default(),
-                    content: Content::Kept { salt, payload: &payload, metadata: r#"{"traceId":"t1"}"# },
+                    content: Content::Kept { salt, payload, metadata: r#"{"traceId":"t1"}"# },
                     prev_hash,
                     hash: EventHash::ZERO,
                 };
@@ -99,8 +124,8 @@ impl History {
                 writer.push(&session_id, commit, &event, n == 0).expect("rows are written");
                 prev_hash = event.hash;
                 entries.push(event.hash.0);
-                agents.insert(agent);
-                types.insert(event_type);
+                agents.insert(*agent);
+                types.insert(*event_type);
                 commits.push(commit);
                 times.push(event.timestamp);
                 self.standings.push(Standing {
@@ -114,11 +139,11 @@ impl History {
             let first = Seq::new(next).expect("small");
             let last = Seq::new(next + count - 1).expect("small");
             said.push(Run { session_id, first, last, hash: prev_hash });
-            self.heads.insert(*name, (next + count, prev_hash));
+            self.heads.insert(name.clone(), (next + count, prev_hash));
         }
         let bloom = |values: &BTreeSet<&str>| Bloom::of(values.iter().copied());
         let blooms = Blooms {
-            sessions: bloom(&runs.iter().map(|(name, _)| *name).collect()),
+            sessions: bloom(&runs.iter().map(|(name, _)| name.as_str()).collect()),
             agents: bloom(&agents),
             types: bloom(&types),
         };

@@ -31,7 +31,7 @@ const PROOF_2: usize = 9;
 const HEAD: usize = 10;
 const B: usize = 11;
 const PROOF_B: usize = 14;
-const END: usize = 16;
+const END: usize = 19;
 
 /// Size of the log when the keys changed.
 const ROTATED_AT: u64 = 4;

@@ -2,9 +2,10 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{SESSIONS, Sample, Signers, receipt, sample, session, tenant, time};
+use super::{SESSIONS, Sample, Signers, bury_as, receipt, sample, session, tenant, time};
 use crate::bundle;
-use crate::ids::{EventHash, Seq, TenantId};
+use crate::erasure::{self, Tombstone};
+use crate::ids::{CommitId, EventHash, Seq, TenantId};
 use crate::note::NoteSigner;
 use crate::statement::{Says, Standing};
 use crate::verify::{Code, Verdict};
@@ -36,7 +37,8 @@ const LAST: usize = 5;
 const HEAD: usize = 6;
 const B: usize = 7;
 const HEAD_B: usize = 10;
-const END: usize = 11;
+const BURIED: usize = 11;
+const END: usize = 14;
 
 struct Cases {
     good: Sample,
@@ -56,6 +58,7 @@ pub fn tampered_bundles(seed: u8) -> Vec<Tampered> {
     cases.keys(seed);
     cases.heads(seed);
     cases.receipts(seed);
+    cases.erasures(seed);
     cases.all
 }
 
@@ -76,7 +79,9 @@ impl Cases {
     ) -> &mut Tampered {
         let verdict = match code {
             None => Verdict::Valid,
-            Some(Code::NoKey | Code::ReceiptNotCovered | Code::Unreadable) => Verdict::Incomplete,
+            Some(Code::NoKey | Code::ReceiptNotCovered | Code::TombstoneNotCovered | Code::Unreadable) => {
+                Verdict::Incomplete
+            }
             Some(_) => Verdict::Invalid,
         };
         let (name, key) = (name.into(), Some(self.good.key.clone()));
@@ -238,14 +243,14 @@ impl Cases {
 
     /// Records dropped, doubled, swapped with the next, inserted.
     fn records(&mut self) {
-        use Code::{Head, Sequence, Syntax, Truncated};
+        use Code::{Empty, Head, Sequence, Syntax, Truncated};
         let dropped = [
             Syntax, Syntax, Sequence, Sequence, Sequence, Head, Syntax, Syntax, Sequence, Head, Syntax,
-            Truncated,
+            Syntax, Empty, Syntax, Truncated,
         ];
         let doubled = [
             Syntax, Syntax, Sequence, Sequence, Sequence, Sequence, Syntax, Syntax, Sequence, Sequence,
-            Syntax, Truncated,
+            Syntax, Syntax, Sequence, Syntax, Truncated,
         ];
         for index in 0..=END {
             let mut lines = self.good.lines.clone();
@@ -258,6 +263,7 @@ impl Cases {
                 let code = match index {
                     2..=4 | 8 => Sequence,
                     5 | 9 => Head,
+                    12 => Empty,
                     _ => Syntax,
                 };
                 let mut lines = self.good.lines.clone();
@@ -293,12 +299,12 @@ impl Cases {
             self.add(format!("{name} after the end"), format!("{good}{extra}"), Some(Code::Truncated));
         }
         for (name, member, value, code) in [
-            ("a session fewer", "sessions", json!(1), Code::Count),
-            ("a session more", "sessions", json!(3), Code::Count),
-            ("an event fewer", "events", json!(5), Code::Count),
-            ("an event more", "events", json!(7), Code::Count),
-            ("a count as a fraction", "events", json!(6.0), Code::Syntax),
-            ("a count below zero", "events", json!(-6), Code::Syntax),
+            ("a session fewer", "sessions", json!(2), Code::Count),
+            ("a session more", "sessions", json!(4), Code::Count),
+            ("an event fewer", "events", json!(6), Code::Count),
+            ("an event more", "events", json!(8), Code::Count),
+            ("a count as a fraction", "events", json!(7.0), Code::Syntax),
+            ("a count below zero", "events", json!(-7), Code::Syntax),
         ] {
             let bundle = self.edit(END, member, value);
             self.add(format!("{name} counted"), bundle, Some(code));
@@ -309,7 +315,7 @@ impl Cases {
         let before = [lines[0].clone(), empty.clone(), lines[A..].concat()].concat();
         self.add("an empty session first", before, Some(Code::Empty));
         let mut end = String::new();
-        bundle::push_end(&mut end, 3, 6);
+        bundle::push_end(&mut end, 4, 7);
         self.add("an empty session last", lines[..END].concat() + &empty + &end, Some(Code::Empty));
         let mut nothing = lines[0].clone();
         bundle::push_end(&mut nothing, 0, 0);
@@ -448,7 +454,7 @@ impl Cases {
         lines[HEAD].clear();
         bundle::push_head(&mut lines[HEAD], &older);
         lines[END].clear();
-        bundle::push_end(&mut lines[END], 2, 5);
+        bundle::push_end(&mut lines[END], 3, 6);
         lines.remove(LAST);
         let cut = lines.concat();
         self.add("an older state", cut.clone(), None);
@@ -501,5 +507,72 @@ impl Cases {
         (case.key, case.receipts) = (None, absent);
         let broken = self.edit(EVENT, "severity", json!("warn"));
         self.add("edited, and a bad receipt", broken, Some(Code::Hash)).receipts = vec!["rubbish".to_owned()];
+    }
+
+    /// The bundle with another session in the place of the tombstone's; with none, if it has no lines.
+    fn buried(&self, session: Vec<String>) -> String {
+        let (sessions, events) = match session.len() as u64 {
+            0 => (2, 6),
+            lines => (3, 6 + lines - 2),
+        };
+        let mut end = String::new();
+        bundle::push_end(&mut end, sessions, events);
+        [self.good.lines[..BURIED].to_vec(), session, vec![end]].concat().concat()
+    }
+
+    /// An erased event whose tombstone is missing, or no true one.
+    fn erasures(&mut self, seed: u8) {
+        let event: Object = serde_json::from_str(&self.good.lines[BURIED + 1]).expect("the tombstone");
+        let payload = event["payload"].as_str().expect("its payload").to_owned();
+        let said = Tombstone::parse(&payload).expect("a tombstone");
+        let session = erasure::session_of(said.event_id);
+        let bury = |events: &[(&str, &str)]| bury_as(seed, &tenant(), &session, events).0;
+        let kind = erasure::EVENT_TYPE;
+        let again = self.buried(bury(&[(kind, &payload)]));
+        self.add("the tombstone as it was", again, None);
+        let spaced = payload.replace("null", r#""because \u00e9""#);
+        let reasoned = self.buried(bury(&[(kind, &spaced)]));
+        self.add("a tombstone with a reason", reasoned, None);
+        let more = self.buried(bury(&[(kind, &payload), ("note.made", "{}")]));
+        self.add("a tombstone with an event behind it", more, None);
+
+        let none = self.buried(Vec::new());
+        self.add("no tombstone", none.clone(), Some(Code::TombstoneNotCovered));
+        self.add("no tombstone, no key given", none, Some(Code::NoKey)).key = None;
+        let edit = |edit: &dyn Fn(&mut Tombstone)| {
+            let mut said = said.clone();
+            edit(&mut said);
+            said.payload()
+        };
+        let long = "x".repeat(crate::limits::ERASURE_REASON_BYTES_MAX + 1);
+        let other_id = CommitId::mint(7, [7; 10]).event(1);
+        let cases: Vec<(&str, Vec<(&str, String)>)> = vec![
+            ("of another event", vec![(kind, edit(&|t| t.event_id = other_id))]),
+            ("of another session", vec![(kind, edit(&|t| t.session_id = super::session("run 2")))]),
+            ("of another sequence", vec![(kind, edit(&|t| t.sequence = Seq::new(1).expect("small")))]),
+            ("of another hash", vec![(kind, edit(&|t| t.hash = EventHash([7; 32])))]),
+            ("of another digest", vec![(kind, edit(&|t| t.content_digest = [7; 32]))]),
+            ("with too long a reason", vec![(kind, edit(&|t| t.reason = Some(long.clone())))]),
+            ("of another type", vec![("quipu.redacted", payload.clone())]),
+            ("that is not the first event", vec![("note.made", "{}".into()), (kind, payload.clone())]),
+            ("with a member more", vec![(kind, payload.replacen('{', r#"{"more":1,"#, 1))]),
+            ("with a member fewer", vec![(kind, payload.replace(r#","reason":null"#, ""))]),
+            ("with its hash in upper case", {
+                let hash = said.hash.to_string();
+                vec![(kind, payload.replace(&hash, &hash.to_uppercase()))]
+            }),
+            ("that is a list", vec![(kind, format!("[{payload}]"))]),
+            ("with a number as its token", vec![(kind, payload.replace(r#""tok_1""#, "1"))]),
+        ];
+        for (name, events) in cases {
+            let events: Vec<(&str, &str)> =
+                events.iter().map(|(kind, text)| (*kind, text.as_str())).collect();
+            let bundle = self.buried(bury(&events));
+            self.add(format!("a tombstone {name}"), bundle, Some(Code::Erased));
+        }
+        // In a session of another name it is nobody's.
+        let astray = bury_as(seed, &tenant(), &super::session("_erased/x"), &[(kind, &payload)]).0;
+        let astray = self.buried(astray);
+        self.add("a tombstone in another session", astray, Some(Code::TombstoneNotCovered));
     }
 }

@@ -2,6 +2,7 @@
 //! (c) sign again with the deployment's own log key; (d) sign with another. What (c) does cleanly is found only with
 //! what was kept outside.
 
+mod erased;
 mod gone;
 mod headers;
 mod rows;
@@ -56,6 +57,7 @@ pub fn tampered_archives(directory: &Path) -> io::Result<Vec<TamperedArchive>> {
     cases.tiles();
     cases.checkpoints();
     cases.given();
+    cases.erasures();
     for (number, (objects, case)) in cases.all.iter_mut().enumerate() {
         case.path = directory.join(format!("{number:03}"));
         write(objects, &case.path)?;

@@ -76,12 +76,19 @@ fn p4_the_place_is_named() {
 fn p5_words_and_json_of_a_verdict() {
     let sample = sample(1, &tenant());
     let report = check(sample.text().as_bytes(), &sample);
+    let id = |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap()["event_id"].to_string();
+    let (erased, tombstone) = (id(&sample.lines[4]), id(&sample.lines[12]));
     assert_eq!(
         report.to_string(),
-        "VALID  2 sessions, 6 events. Freshness not proved: no receipt or checkpoint was given."
+        format!(
+            "VALID  3 sessions, 7 events. Event {} (session \"run 1\", sequence 2): erased, by event {}. \
+             Freshness not proved: no receipt or checkpoint was given.",
+            erased.trim_matches('"'),
+            tombstone.trim_matches('"')
+        )
     );
     let json = serde_json::to_value(&report).unwrap();
-    assert_eq!((&json["verdict"], &json["events"], &json["code"]), (&"VALID".into(), &6.into(), &().into()));
+    assert_eq!((&json["verdict"], &json["events"], &json["code"]), (&"VALID".into(), &7.into(), &().into()));
     let cut = check(b"", &sample);
     assert_eq!(
         cut.to_string(),

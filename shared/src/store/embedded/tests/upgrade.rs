@@ -110,7 +110,7 @@ async fn damage_in_an_old_body_does_not_keep_the_rest_from_opening() {
 fn other_versions_are_refused() {
     let (dir, first) = store();
     drop(first);
-    for mark in [&[][..], &[0], &[3], &[1, 0], &[2, 2]] {
+    for mark in [&[][..], &[0], &[4], &[1, 0], &[2, 2]] {
         let db = Database::open(dir.path().join("ledger.redb")).unwrap();
         let txn = db.begin_write().unwrap();
         let state = TableDefinition::<Bytes, Bytes>::new("state");
