@@ -152,6 +152,71 @@ async fn stays_the_same(ground: Ground, clock: Arc<ManualClock>) {
     );
 }
 
+/// What is erased from the archive is erased from every answer, also of a process that has read it before; and what is
+/// left is as it was.
+async fn erased_from_every_answer(ground: Ground, clock: Arc<ManualClock>) {
+    let service =
+        Service::with_archive(ground.ledger(), Some(ground.objects.clone()), AuthMode::Loopback).await;
+    write(&service, 0).await;
+    archive(&ground).await;
+    clock.advance_ms(2 * DAY_MS);
+    while ground.store.expire(clock.now(), 100).await.unwrap() > 0 {}
+    let before = all(&service, "/v1/events?limit=100&order=asc").await;
+    let event = &before[22];
+    let (id, session) = (event["event_id"].as_str().unwrap(), event["session_id"].as_str().unwrap());
+    assert!(event["payload"]["text"].as_str().unwrap().contains("Gold"));
+    let uri = format!("/v1/events/{id}/content");
+    let body = r#"{"reason":"asked for"}"#;
+    let headers = [("content-type", "application/json")];
+    let asked = service.send(axum::http::Method::DELETE, &uri, &headers, body).await;
+    assert!(asked.status == 202 || asked.status == 200, "{} {}", asked.status, asked.text);
+    let run = async || {
+        let run = ground.archiver(settings()).run(&TenantId::default_tenant(), Close::Now, Micros::MAX).await;
+        run.expect("a run");
+    };
+    for _ in 0..2 {
+        run().await;
+    }
+    let erasure = service.get(&format!("/v1/erasures/{id}")).await.expect(200);
+    assert_eq!(erasure["state"], "done", "{erasure}");
+    let after = all(&service, "/v1/events?limit=100&order=asc").await;
+    let (tombstones, after): (Vec<_>, Vec<_>) =
+        after.into_iter().partition(|event| event["event_type"] == "quipu.erased");
+    assert_eq!((tombstones.len(), after.len()), (1, before.len()));
+    for (was, is) in before.iter().zip(&after) {
+        if was["event_id"] == event["event_id"] {
+            assert_eq!((&was["hash"], &was["sequence"]), (&is["hash"], &is["sequence"]));
+            assert!(is["payload"].is_null() && !is.to_string().contains("Gold"), "{is}");
+        } else {
+            assert_eq!(was, is);
+        }
+    }
+    let single = service.get(&format!("/v1/events/{id}")).await.expect(200);
+    let of_session = all_of_session(&service, session).await;
+    assert!(single["payload"].is_null() && of_session.contains(&single));
+    assert_eq!(all(&service, "/v1/events?limit=100&search=gold").await.len(), 5, "of six one is gone");
+    assert_eq!(service.get("/api/events?search=gold").await.expect(200)["total"], 5);
+    let verified = service.get(&format!("/v1/sessions/{session}/verify")).await.expect(200);
+    assert_eq!(verified["verdict"], "VALID", "{verified}");
+}
+
+async fn all_of_session(service: &Service, session: &str) -> Vec<Value> {
+    let page = service.get(&format!("/v1/sessions/{session}/events?limit=1000")).await.expect(200);
+    page["events"].as_array().unwrap().clone()
+}
+
+#[tokio::test]
+async fn p4_what_is_erased_is_gone_from_cold_reads_on_a_directory() {
+    let (dir, clock) = (tempfile::tempdir().unwrap(), manual());
+    erased_from_every_answer(Ground::directory_at(dir.path(), clock.clone()), clock).await;
+}
+
+#[tokio::test]
+async fn p4_what_is_erased_is_gone_from_cold_reads_on_aws() {
+    let clock = manual();
+    erased_from_every_answer(Ground::aws_at(clock.clone()).await, clock).await;
+}
+
 fn manual() -> Arc<ManualClock> {
     Arc::new(ManualClock::new(SystemClock.now()))
 }

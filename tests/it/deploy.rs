@@ -138,6 +138,7 @@ fn each_function_may_do_this_and_nothing_else() {
             on_keys(&["Query"], &within("Table", "index/feed"), &["F#*", "L#*"]),
             on_keys(&["UpdateItem"], &table, &["T#*"]),
             on(&["s3:GetObject"], &log),
+            on(&["s3:GetObject"], &events),
             on(&["s3:ListBucket"], &arn("ArchiveBucket")),
             with_key(&["Decrypt"], "SealKey", receipt_key.clone()),
         ],

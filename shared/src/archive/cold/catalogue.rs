@@ -163,8 +163,19 @@ impl Catalogue {
         if let Some(file) = self.kept().files.get(&place) {
             return Ok(file.clone());
         }
-        let BatchRecord { key, bytes, .. } = &batch.record;
-        let file = Arc::new(ColdFile::open(self.objects()?, tenant, key, *bytes, cost).await?);
+        let (objects, BatchRecord { key, bytes, .. }) = (self.objects()?, &batch.record);
+        let file = match ColdFile::open(objects.clone(), tenant, key, *bytes, cost).await {
+            Err(error @ ColdError::Corrupt { .. }) => {
+                // The catalogue is the last to learn that an object was written anew.
+                let length = objects.size(key).await?;
+                if length == *bytes {
+                    return Err(error);
+                }
+                ColdFile::open(objects, tenant, key, length, cost).await?
+            }
+            opened => opened?,
+        };
+        let file = Arc::new(file);
         self.kept().keep_file(place, file.clone());
         Ok(file)
     }
