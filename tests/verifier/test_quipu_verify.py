@@ -218,7 +218,7 @@ def make_event(session_id, sequence, prev_hash, **changes):
     return rehash(event, session_id)
 
 
-def make_session(session_id, count):
+def make_session(session_id, count, erased=False):
     events, previous = [], "0" * 64
     for sequence in range(count):
         changes = {}
@@ -229,7 +229,7 @@ def make_session(session_id, count):
                 "redaction_count": 3,
                 "redaction_policy": "ab" * 32,
             }
-        if sequence == 2:
+        if sequence == 2 and erased:
             changes = {
                 "salt": None,
                 "payload": None,
@@ -267,6 +267,31 @@ RECORDS = [
     {"kind": "end", "sessions": 2, "events": 6},
 ]
 FIRST_EVENT, HEAD_A, SESSION_B, HEAD_B, END = 2, 6, 7, 10, 11
+
+# The same with the third event erased, and then with its tombstone.
+GONE = make_session("run 1", 4, erased=True)
+ERASED = [*RECORDS[:2], *GONE, head("run 1", GONE[-1]), *RECORDS[7:]]
+SAID = {
+    "event_id": GONE[2]["event_id"],
+    "session_id": "run 1",
+    "sequence": 2,
+    "hash": GONE[2]["hash"],
+    "content_digest": "cd" * 32,
+    "token_id": "tok",
+    "reason": None,
+}
+TOMB = "_erased/" + GONE[2]["event_id"]
+
+
+def buried(said=None, session_id=TOMB, before=(), **changes):
+    """ERASED with a tombstone's session, after other events of it."""
+    events, previous = [], "0" * 64
+    payload = json.dumps(SAID if said is None else said, separators=(",", ":"))
+    for other in (*before, {"event_type": "quipu.erased", "payload": payload, **changes}):
+        events.append(make_event(session_id, len(events), previous, **other))
+        previous = events[-1]["hash"]
+    session = [{"kind": "session", "session_id": session_id}, *events, head(session_id, events[-1])]
+    return [*ERASED[:-1], *session, {"kind": "end", "sessions": 3, "events": 6 + len(events)}]
 
 
 def encode(records):
@@ -318,6 +343,11 @@ class Case(unittest.TestCase):
     def edited(self, index, **changes):
         records = copy.deepcopy(RECORDS)
         records[index].update(changes)
+        return records
+
+    def edited_erased(self, **changes):
+        records = copy.deepcopy(ERASED)
+        records[4].update(changes)
         return records
 
     def replaced(self, index, raw):
@@ -417,7 +447,36 @@ class Tampering(Case):
         self.expect("sequence", self.edited(3, sequence=2), line=4, session_id="run 1", sequence=2)
         self.expect("prev_hash", self.edited(3, prev_hash="0" * 64), line=4, sequence=1)
         self.expect("prev_hash", self.edited(2, prev_hash=A[0]["hash"]), line=3, sequence=0)
-        self.expect("hash", self.edited(4, content_digest="ce" * 32), line=5, sequence=2)
+        self.expect("hash", self.edited_erased(content_digest="ce" * 32), line=5, sequence=2)
+
+    def test_erased(self):
+        self.valid(buried())
+        self.valid(buried({**SAID, "token_id": None, "reason": "\u00e9" * 512}))
+        incomplete = self.expect("tombstone_not_covered", ERASED, "INCOMPLETE")
+        self.assertIsNone(incomplete["line"])
+        self.expect("no_key", ERASED, "INCOMPLETE", key=False)
+        self.expect("tombstone_not_covered", buried(session_id="_erased/x"), "INCOMPLETE")
+        for said in (
+            {**SAID, "event_id": GONE[1]["event_id"]},
+            {**SAID, "session_id": "run 2"},
+            {**SAID, "sequence": 1},
+            {**SAID, "sequence": 2.0},
+            {**SAID, "hash": GONE[1]["hash"]},
+            {**SAID, "hash": GONE[2]["hash"].upper()},
+            {**SAID, "content_digest": "ce" * 32},
+            {**SAID, "reason": "\u00e9" * 513},
+            {**SAID, "reason": 1},
+            {**SAID, "token_id": 1},
+            {**SAID, "more": 1},
+            {name: value for name, value in SAID.items() if name != "reason"},
+            [SAID],
+        ):
+            with self.subTest(said):
+                self.expect("erased", buried(said), line=None, session_id="run 1", sequence=2)
+        self.expect("erased", buried(event_type="quipu.erase"), sequence=2)
+        self.expect("erased", buried(before=({},)), sequence=2)
+        gone = {"payload": None, "salt": None, "metadata": None, "content_digest": "ab" * 32}
+        self.expect("erased", buried(**gone), session_id="run 1", sequence=2)
 
     def test_every_field_edited_and_rehashed(self):
         event = make_event("run 1", 1, A[0]["hash"], severity="error")
@@ -734,7 +793,7 @@ class Syntax(Case):
                 with self.subTest(name=name, value=str(value)[:40]):
                     self.expect("syntax", self.edited(2, **{name: value}), line=3, session_id="run 1")
         for changes in ({"salt": "00" * 16}, {"payload": "1"}, {"metadata": "{}"}, {"content_digest": None}):
-            self.expect("syntax", self.edited(4, **changes), line=5)
+            self.expect("syntax", self.edited_erased(**changes), line=5)
 
     def test_widest_fields(self):
         self.one_event(

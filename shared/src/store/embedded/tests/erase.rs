@@ -19,7 +19,9 @@ fn holds(file: &[u8], needle: &[u8]) -> bool {
 /// Every run of 24 bytes of what the old body had and the new one has not.
 fn assert_gone(file: &[u8], old: &[u8], new: &[u8]) {
     use std::collections::HashSet;
-    let mut runs: HashSet<&[u8]> = old.windows(24).collect();
+    // Salts of the suite's events count: a run of mostly zeros is in other bodies too.
+    let is_own = |run: &&[u8]| run.iter().collect::<HashSet<_>>().len() > 12;
+    let mut runs: HashSet<&[u8]> = old.windows(24).filter(is_own).collect();
     for window in new.windows(24) {
         runs.remove(window);
     }
