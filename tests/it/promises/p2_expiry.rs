@@ -170,8 +170,8 @@ impl Line {
         // not passed over in silence.
         let reader = ledger(&self.store);
         let kept = (0..self.metas.len()).rev().take_while(|i| self.is_there(*i) && self.is_whole(*i));
-        let kept = kept.last().expect("what is not archived stays");
-        let from = self.metas[kept].first;
+        let kept = kept.last().unwrap_or(self.metas.len());
+        let from = self.metas.get(kept).map_or(Seq::MAX, |meta| meta.first);
         if (0..kept).any(|i| !self.is_there(i)) {
             let cut = reader.session_events(tenant, session, Seq::ZERO, Order::Asc, 1000).await;
             assert!(cut.is_err(), "{what}: {cut:?}");

@@ -92,10 +92,15 @@ impl Ledger {
             if full {
                 break;
             }
-            // Downwards, what is archived lies below what is hot.
-            let ends = order == Order::Asc || metas.is_empty();
-            if whole && !broken_off && needed.len() == metas.len() && ends {
-                run.next = None;
+            if whole && !broken_off && needed.len() == metas.len() {
+                // What is hot ends here. What has expired may lie above it as well: segments go in any order.
+                let goes_on = match run.next {
+                    Some(next) if !metas.is_empty() => {
+                        self.archived_before(&run, next, None).await?.is_some()
+                    }
+                    _ => false,
+                };
+                run.next = run.next.filter(|_| goes_on);
             }
         }
         Ok(SessionEvents { events: run.events, next: run.next })

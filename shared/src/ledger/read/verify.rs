@@ -97,7 +97,9 @@ impl Ledger {
                 // Hashing is work without a pause; let others have the thread in between.
                 tokio::task::yield_now().await;
             }
-            if whole {
+            // Segments expire in any order: what is above the last that is hot may be archived.
+            let goes_on = !metas.is_empty() && head.is_some_and(|head| head.sequence >= walk.next());
+            if whole && !goes_on {
                 break;
             }
         }
