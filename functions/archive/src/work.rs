@@ -218,9 +218,10 @@ impl Worker {
             let committed = i64::try_from(oldest.position.commit_id.unix_ms()).unwrap_or(i64::MAX);
             return Ok(Some(seconds_since(committed, self.ledger().clock().now())));
         }
-        // Only the last word of a run is missing.
+        // Only the last word of a run is missing, or an erasure is not done.
         let unfinished = store.last_batch(tenant).await?.is_some_and(|batch| !batch.recorded);
-        Ok(unfinished.then_some(0))
+        let is_erasing = !store.erasures(tenant, false, None, 1).await?.is_empty();
+        Ok((unfinished || is_erasing).then_some(0))
     }
 
     /// The ids of those that failed.

@@ -108,22 +108,28 @@ impl Archiver {
         self.ledger.note(tenant, record, |progress| progress.tombstone = Some(id)).await.map_err(failed)
     }
 
-    /// True if a batch that is about to be claimed holds content that somebody has asked to erase meanwhile.
+    /// True if a batch that is about to be claimed holds content that has gone from the hot tier meanwhile: made again, it
+    /// is without it. What somebody has asked to erase since is erased first; what cannot be keeps no batch waiting.
     pub(super) async fn is_erased_meanwhile(
         &self,
         tenant: &TenantId,
         runs: &[crate::log::header::Run],
         erased: &HashSet<EventId>,
     ) -> Result<bool, RunError> {
-        let pending = self.pending(tenant).await?;
-        Ok(pending.iter().any(|record| {
-            let holds = |run: &crate::log::header::Run| {
+        let holds = |record: &ErasureRecord| {
+            let in_run = |run: &crate::log::header::Run| {
                 run.session_id == record.session_id
                     && run.first <= record.sequence
                     && record.sequence <= run.last
             };
-            !erased.contains(&record.event_id) && runs.iter().any(holds)
-        }))
+            !erased.contains(&record.event_id) && runs.iter().any(in_run)
+        };
+        if !self.pending(tenant).await?.iter().any(holds) {
+            return Ok(false);
+        }
+        self.erase_hot(tenant).await?;
+        let pending = self.pending(tenant).await?;
+        Ok(pending.iter().any(|record| holds(record) && record.progress.hot_at.is_some()))
     }
 
     /// Brings what is pending through the archive, and what has come through to its end. Begins with no further batch

@@ -308,7 +308,6 @@ impl Archiver {
                 if lost_claims == LOST_CLAIMS_MAX {
                     return Err(RunError::Busy(lost_claims));
                 }
-                self.erase_hot(tenant).await?;
                 continue;
             }
             match self.claim(tenant, head.as_ref(), encoded).await? {

@@ -6,8 +6,8 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 
 use super::{
-    Batch, Passage, check_line, eventually, fresh_session, fresh_tenant, head_of, now, ok, pointer_over,
-    same, sample_batch, sample_commit, sample_event,
+    Batch, Passage, check_line, eventually, fresh_session, fresh_tenant, head_of, insist, now, ok,
+    pointer_over, same, sample_batch, sample_commit, sample_event,
 };
 use crate::event::{Content, NewEvent};
 use crate::ids::{CommitId, EventHash, EventId, EventType, Seq, SessionId, TenantId};
@@ -107,7 +107,7 @@ fn without(stored: &StoredBody, numbers: &[u16]) -> (SegmentMeta, Vec<u8>) {
 
 async fn stored(store: &dyn Store, tenant: &TenantId, session: &SessionId, at: u64) -> StoredBody {
     let at = Seq::new(at).expect("a sequence");
-    ok(store.stored_body(tenant, session, at).await, "stored_body").expect("a segment holds it")
+    insist(|| store.stored_body(tenant, session, at), "stored_body").await.expect("a segment holds it")
 }
 
 /// A segment gets another body: in its place, with its commit, its standing in the archive, and all that follows from
@@ -203,8 +203,7 @@ pub async fn large_bodies_are_replaced_whole(store: Arc<dyn Store>) {
             let (store, tenant, session) = (store.clone(), tenant.clone(), session.clone());
             readers.spawn(async move {
                 for _ in 0..4 {
-                    let body =
-                        ok(store.body(&tenant, &session, Seq::ZERO).await, "body while it is replaced");
+                    let body = insist(|| store.body(&tenant, &session, Seq::ZERO), "body meanwhile").await;
                     let first = body[0];
                     assert!(body.iter().all(|byte| *byte == first), "a body of two");
                 }
