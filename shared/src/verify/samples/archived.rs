@@ -54,6 +54,9 @@ pub struct History {
     batches: u64,
 }
 
+/// A session, and of each of its events the agent, the type and the payload.
+type SampleRun = (String, Vec<(&'static str, &'static str, String)>);
+
 impl History {
     /// Of a tenant.
     pub fn new(tenant: &str, salt: u8) -> Self {
@@ -88,7 +91,7 @@ impl History {
     }
 
     /// The next batch: further events of sessions, each with its agent, type and payload.
-    fn of(&mut self, runs: &[(String, Vec<(&'static str, &'static str, String)>)]) -> Batch {
+    fn of(&mut self, runs: &[SampleRun]) -> Batch {
         self.batches += 1;
         let received_at = time(self.batches as i64 * (DAY + 3_600_000_000));
         let mut writer = BatchWriter::new(&self.tenant);
