@@ -5,12 +5,14 @@
 
 mod archive;
 mod child;
+mod cold;
 mod load;
 pub(crate) mod machine;
 mod reads;
 mod server;
 
 use std::fmt::Write as _;
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::Context as _;
@@ -30,7 +32,14 @@ pub(crate) struct BenchArgs {
     /// Measure only how a batch is made and read back; nothing is written.
     #[arg(long, conflicts_with = "write")]
     only_batch: bool,
-    /// Write docs/benchmarks.md.
+    /// Measure only reads of what is archived and not hot any more: many minutes and 4 GB of disk, so that the others
+    /// leave this out, and leave its part of the page as it is.
+    #[arg(long, conflicts_with = "only_batch")]
+    only_cold: bool,
+    /// Events for that.
+    #[arg(long, default_value_t = 5_000_000, requires = "only_cold")]
+    cold_events: usize,
+    /// Write docs/benchmarks.md: what was measured of it.
     #[arg(long)]
     write: bool,
 }
@@ -40,7 +49,10 @@ const SESSION_EVENTS: usize = 10_000;
 
 pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<()> {
     let mut build = cargo();
-    build.args(["build", "--release", "--package", "quipu", "--package", "xtask"]);
+    build.args(["build", "--release", "--package", "xtask"]);
+    if !args.only_cold {
+        build.args(["--package", "quipu"]);
+    }
     shell::run("build the release binaries", &mut build)?;
     if cfg!(debug_assertions) {
         // What is measured in this process is the release build as well.
@@ -55,7 +67,17 @@ pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<()> {
     let _ = std::fs::remove_dir_all(&scratch);
     std::fs::create_dir_all(&scratch)?;
 
+    let page = root().join("docs/benchmarks.md");
     let mut report = Report::default();
+    if args.only_cold {
+        cold::measure(&mut report, &scratch, args.cold_events)?;
+        println!("{}", report.0);
+        if args.write {
+            let (rest, _) = parts(&std::fs::read_to_string(&page)?);
+            std::fs::write(&page, rest + &report.0)?;
+        }
+        return Ok(std::fs::remove_dir_all(&scratch)?);
+    }
     report.line("# Benchmarks\n");
     report
         .line("The last run of `cargo xtask bench --write`. Client and server share the machine's cores.\n");
@@ -132,14 +154,22 @@ pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<()> {
 
     println!("{}", report.0);
     if args.write {
-        std::fs::write(root().join("docs/benchmarks.md"), &report.0)?;
+        let (_, cold) = parts(&std::fs::read_to_string(&page)?);
+        std::fs::write(&page, report.0 + "\n" + &cold)?;
     }
     std::fs::remove_dir_all(&scratch)?;
     Ok(())
 }
 
+/// The page without the part that is measured apart, and that part, which stands at its end.
+fn parts(page: &str) -> (String, String) {
+    let at = page.find(cold::HEADING).unwrap_or(page.len());
+    let (rest, cold) = page.split_at(at);
+    (rest.trim_end().to_owned() + "\n\n", cold.to_owned())
+}
+
 /// `quipu verify` on one thread and on all, against what OpenSSL does with blocks of the same size.
-fn verification(binary: &std::path::Path, data: &std::path::Path) -> anyhow::Result<String> {
+fn verification(binary: &Path, data: &Path) -> anyhow::Result<String> {
     let mut out = String::from(
         "| threads | events/s | MB/s into SHA-256 | share of `openssl speed sha256`, one thread |\n|---|---|---|---|\n",
     );
