@@ -175,9 +175,8 @@ impl Catalogue {
             }
             opened => opened?,
         };
-        let file = Arc::new(file);
-        self.kept().keep_file(place, file.clone());
-        Ok(file)
+        self.kept().keep_file(place, Arc::new(file.place_only()));
+        Ok(Arc::new(file))
     }
 
     /// The header of a batch.

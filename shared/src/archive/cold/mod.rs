@@ -107,14 +107,16 @@ pub struct ColdSession {
     pub held: Option<RangeInclusive<Seq>>,
 }
 
-/// A batch in an archive. Keeps where things are, and nothing of what they are: content that is erased from the object
-/// must not come out of a memory of it.
+/// A batch in an archive.
+#[derive(Clone)]
 pub struct ColdFile {
     objects: Arc<dyn ObjectStore>,
     tenant: TenantId,
     key: String,
-    metadata: ParquetMetaData,
-    groups: Vec<Group>,
+    metadata: Arc<ParquetMetaData>,
+    groups: Arc<[Group]>,
+    /// The end of the object. Of a small batch it is all of it.
+    tail: Fetched,
 }
 
 impl std::fmt::Debug for ColdFile {
@@ -161,7 +163,14 @@ impl ColdFile {
         let whole = tail.join(&have).ok_or_else(|| corrupt(cut_off()))?;
         let tail = Fetched::of(have.start, whole);
         let groups = guard(|| index::groups(&metadata, &rows, &tail, footer.start)).map_err(corrupt)?;
-        Ok(Self { objects, tenant: tenant.clone(), key: key.to_owned(), metadata, groups })
+        let (tenant, key) = (tenant.clone(), key.to_owned());
+        Ok(Self { objects, tenant, key, metadata: Arc::new(metadata), groups: groups.into(), tail })
+    }
+
+    /// The same to be kept: it knows where things are, and nothing of what they are. Content that is erased from the object
+    /// must not come out of a memory of it.
+    pub(super) fn place_only(&self) -> Self {
+        Self { tail: Fetched::default(), ..self.clone() }
     }
 
     /// About how many bytes it takes in memory.
@@ -310,7 +319,7 @@ impl ColdFile {
     }
 
     async fn fetch(&self, ranges: Vec<Range<u64>>, cost: &mut Cost<'_>) -> Result<Fetched, ColdError> {
-        let mut fetched = Fetched::default();
+        let mut fetched = self.tail.clone();
         fetch::fetch(&*self.objects, &self.key, ranges, &mut fetched, cost).await?;
         Ok(fetched)
     }

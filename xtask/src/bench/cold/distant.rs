@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use quipu_core::objects::{Condition, Directory, Listed, Object, ObjectError, ObjectStore, Tag};
+use quipu_core::objects::{Condition, Directory, Listed, Object, ObjectError, ObjectStore, Purged, Tag};
 
 /// A directory whose ranged reads take longer.
 pub(super) struct Distant {
@@ -50,6 +50,10 @@ impl ObjectStore for Distant {
 
     async fn delete(&self, key: &str) -> Result<(), ObjectError> {
         self.inner.delete(key).await
+    }
+
+    async fn purge(&self, key: &str) -> Result<Purged, ObjectError> {
+        self.inner.purge(key).await
     }
 
     fn describe(&self) -> String {
