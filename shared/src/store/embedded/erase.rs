@@ -18,8 +18,8 @@ use crate::store::{
 
 /// A write of the writer's thread that an erasure asks for.
 pub(super) enum Erase {
-    Put { tenant: TenantId, record: ErasureRecord },
-    Update { tenant: TenantId, before: ErasureRecord, after: ErasureRecord },
+    Put { tenant: TenantId, record: Box<ErasureRecord> },
+    Update { tenant: TenantId, before: Box<ErasureRecord>, after: Box<ErasureRecord> },
     Body(Box<Replacement>),
     Pointer { tenant: TenantId, before: Box<Pointer>, after: Box<Pointer> },
     Resize { tenant: TenantId, batch: u64, revision: u64, bytes: u64 },

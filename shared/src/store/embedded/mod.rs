@@ -423,7 +423,7 @@ impl Store for EmbeddedStore {
     }
 
     async fn put_erasure(&self, tenant: &TenantId, erasure: &ErasureRecord) -> Result<(), StoreError> {
-        self.erase(Erase::Put { tenant: tenant.clone(), record: erasure.clone() }).await
+        self.erase(Erase::Put { tenant: tenant.clone(), record: Box::new(erasure.clone()) }).await
     }
 
     async fn erasure(&self, tenant: &TenantId, event: EventId) -> Result<Option<ErasureRecord>, StoreError> {
@@ -436,8 +436,8 @@ impl Store for EmbeddedStore {
         before: &ErasureRecord,
         after: &ErasureRecord,
     ) -> Result<(), StoreError> {
-        let (tenant, before, after) = (tenant.clone(), before.clone(), after.clone());
-        self.erase(Erase::Update { tenant, before, after }).await
+        let (before, after) = (Box::new(before.clone()), Box::new(after.clone()));
+        self.erase(Erase::Update { tenant: tenant.clone(), before, after }).await
     }
 
     async fn erasures(
