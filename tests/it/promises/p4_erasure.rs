@@ -148,7 +148,10 @@ impl World {
             }
         }
         const RUN: usize = 20;
-        let mut runs: HashSet<&[u8]> = self.old.iter().flat_map(|old| old.windows(RUN)).collect();
+        // Runs of few different bytes (levels of Parquet, zeros) are in any file.
+        let is_own = |run: &&[u8]| run.iter().collect::<HashSet<_>>().len() > 12;
+        let mut runs: HashSet<&[u8]> =
+            self.old.iter().flat_map(|old| old.windows(RUN)).filter(is_own).collect();
         for body in &now {
             for window in body.windows(RUN) {
                 runs.remove(window);

@@ -440,9 +440,8 @@ impl Store for EmbeddedStore {
         before: &ErasureRecord,
         after: &ErasureRecord,
     ) -> Result<(), StoreError> {
-        let tenant = tenant.clone();
-        let [before, after] = [before, after].map(|record| Box::new(record.clone()));
-        self.erase(Erase::Update { tenant, before, after }).await
+        let (before, after) = (Box::new(before.clone()), Box::new(after.clone()));
+        self.erase(Erase::Update { tenant: tenant.clone(), before, after }).await
     }
 
     async fn erasures(

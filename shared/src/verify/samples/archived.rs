@@ -30,6 +30,9 @@ const DAY: i64 = 24 * 60 * 60 * 1_000_000;
 /// The objects of an archive by their keys.
 pub type Objects = BTreeMap<String, Bytes>;
 
+/// What an event says: its agent, type and payload.
+type Said = (&'static str, &'static str, String);
+
 /// A batch that can be laid into an archive.
 #[derive(Debug, Clone)]
 pub struct Batch {
@@ -53,9 +56,6 @@ pub struct History {
     pub standings: Vec<Standing>,
     batches: u64,
 }
-
-/// A session, and of each of its events the agent, the type and the payload.
-type SampleRun = (String, Vec<(&'static str, &'static str, String)>);
 
 impl History {
     /// Of a tenant.
@@ -91,7 +91,7 @@ impl History {
     }
 
     /// The next batch: further events of sessions, each with its agent, type and payload.
-    fn of(&mut self, runs: &[SampleRun]) -> Batch {
+    fn of(&mut self, runs: &[(String, Vec<Said>)]) -> Batch {
         self.batches += 1;
         let received_at = time(self.batches as i64 * (DAY + 3_600_000_000));
         let mut writer = BatchWriter::new(&self.tenant);

@@ -20,11 +20,11 @@ use crate::log::record::ObjectRecord;
 use crate::note::NoteSigner;
 use crate::verify::Code;
 
-/// What is changed of a record, and how it is called.
-type Edit<'e, T> = (&'e str, &'e dyn Fn(&mut T));
-
 /// The rows of batch 1 that are erased: of `run 1`, sequences 1 and 3.
 const ROWS: [usize; 2] = [1, 3];
+
+/// What somebody changes, in words.
+type Named<'e, T> = (&'e str, &'e dyn Fn(&mut T));
 
 fn event_of<'r>(row: &Row<'r>, before: Option<EventHash>) -> EventRef<'r> {
     row.event(before.filter(|_| row.prev_hash.is_none())).expect("a row of the sample")
@@ -192,7 +192,7 @@ impl Cases {
         let mut objects = with(&[], &one);
         put(&mut objects, (1, 1), &first, &other);
         self.add("a record by another key", objects, Some(Code::Object));
-        let edits: [Edit<'_, ObjectRecord>; 7] = [
+        let edits: [Named<'_, ObjectRecord>; 7] = [
             ("deployment", &|r| r.deployment = "other.example".into()),
             ("tenant", &|r| r.tenant = tenant("beta")),
             ("batch", &|r| r.batch = 2),
@@ -271,7 +271,7 @@ impl Cases {
         };
         let none = tomb(&self.acme, self);
         self.add("erased without a tombstone", none, Some(Code::Erased));
-        let edits: [Edit<'_, Tombstone>; 5] = [
+        let edits: [Named<'_, Tombstone>; 5] = [
             ("session", &|t| t.session_id = SessionId::parse("run 2").expect("a session")),
             ("sequence", &|t| t.sequence = Seq::new(7).expect("small")),
             ("hash", &|t| t.hash = EventHash([7; 32])),
