@@ -27,7 +27,7 @@ use emulator::{Emulator, Stack};
 use recorder::Recorder;
 
 /// The functions: folders of `functions/`, binaries with `quipu-` before them, resources with a capital.
-pub(crate) const FUNCTIONS: [&str; 4] = ["ingest", "query", "tokens", "archive"];
+pub(crate) const FUNCTIONS: [&str; 5] = ["ingest", "query", "tokens", "archive", "erase"];
 
 /// The bootstrap secret of the stack.
 const SECRET: &str = "end-to-end-bootstrap-secret";

@@ -13,21 +13,22 @@ struct Change {
     find: &'static str,
     /// How often that stands in the template: not once more, not once less.
     times: usize,
-    /// What stands there instead: `{place}` is the working directory, `{0}` to `{3}` the recorders' ports.
+    /// What stands there instead: `{place}` is the working directory, `{0}` to `{4}` the recorders' ports.
     replace: &'static str,
 }
 
 /// The differences.
-const CHANGES: [Change; 13] = [
+const CHANGES: [Change; 15] = [
     // The functions are built for this machine by cargo, not by `sam build` for Lambda's: SAM packs these folders.
     Change { find: "CodeUri: ../functions/ingest", times: 1, replace: "CodeUri: {place}/ingest" },
     Change { find: "CodeUri: ../functions/query", times: 1, replace: "CodeUri: {place}/query" },
     Change { find: "CodeUri: ../functions/tokens", times: 1, replace: "CodeUri: {place}/tokens" },
     Change { find: "CodeUri: ../functions/archive", times: 1, replace: "CodeUri: {place}/archive" },
+    Change { find: "CodeUri: ../functions/erase", times: 1, replace: "CodeUri: {place}/erase" },
     // The emulator's IAM knows no condition key of KMS and would refuse these calls; `policy.rs` judges them instead.
     Change {
         find: "\n                Condition: { StringEquals: { 'kms:EncryptionContext:quipu': receipt-key } }",
-        times: 4,
+        times: 5,
         replace: "",
     },
     Change {
@@ -61,6 +62,13 @@ const CHANGES: [Change; 13] = [
         replace: "      LoggingConfig: { LogGroup: !Ref IngestLogs }\n      Environment:\n        Variables:\n          \
                   AWS_ENDPOINT_URL_DYNAMODB: http://127.0.0.1:{0}\n          \
                   AWS_ENDPOINT_URL_KMS: http://127.0.0.1:{0}\n",
+    },
+    Change {
+        find: "      LoggingConfig: { LogGroup: !Ref EraseLogs }\n",
+        times: 1,
+        replace: "      LoggingConfig: { LogGroup: !Ref EraseLogs }\n      Environment:\n        Variables:\n          \
+                  AWS_ENDPOINT_URL_DYNAMODB: http://127.0.0.1:{4}\n          \
+                  AWS_ENDPOINT_URL_KMS: http://127.0.0.1:{4}\n",
     },
     Change {
         find: "      LoggingConfig: { LogGroup: !Ref QueryLogs }\n      Environment:\n        Variables:\n",
@@ -139,7 +147,7 @@ mod tests {
     fn the_template_is_as_the_changes_expect() {
         let mut text = fs::read_to_string(root().join("infra/template.yaml")).unwrap();
         for change in &CHANGES {
-            text = apply(&text, change, Path::new("/x"), &[1, 2, 3, 4]).unwrap();
+            text = apply(&text, change, Path::new("/x"), &[1, 2, 3, 4, 5]).unwrap();
         }
         assert!(!text.contains("kms:MessageType") && text.contains("CodeUri: /x/query"));
     }
