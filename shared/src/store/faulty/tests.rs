@@ -4,6 +4,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::*;
+use crate::ids::Seq;
 use crate::store::conformance::{
     Batch, Swept, batch_number_is_taken_once, check_line, feed_holds_every_segment_in_order, fresh_session,
     fresh_tenant, fresh_token, head_of, head_outlives_its_segments, many_writers_many_sessions,
