@@ -189,11 +189,11 @@ pub async fn a_body_is_replaced_in_its_place(store: &dyn Store, lag: Duration) {
 pub async fn large_bodies_are_replaced_whole(store: Arc<dyn Store>) {
     let (tenant, session) = (fresh_tenant(), fresh_session());
     let of = |bytes: usize, fill: u8| vec![fill; bytes];
-    let large = limits::ITEM_BODY_BYTES_MAX + 7;
+    let large = limits::ITEM_BODY_BYTES_MAX * 3 + 7;
     let commit = Batch::new(&tenant).opaque(&session, None, of(large, 1)).done();
     ok(store.commit(commit.clone()).await, "commit");
     let mut fill = 1;
-    for bytes in [10, large, large + limits::ITEM_BODY_BYTES_MAX, large] {
+    for bytes in [large / 2, 10, large, large + limits::ITEM_BODY_BYTES_MAX, 10, large] {
         let before = stored(&*store, &tenant, &session, 0).await;
         assert_eq!(before.body[..], of(before.body.len(), fill)[..]);
         fill += 1;
@@ -234,7 +234,9 @@ pub async fn what_was_replaced_expires(store: &dyn Store, passage: &dyn Passage)
             0 => {
                 Batch::new(&tenant).events(&session, head, vec![a_start(&session, "namer", "planted")]).done()
             }
-            1 => Batch::new(&tenant).opaque(&session, head, vec![n; limits::ITEM_BODY_BYTES_MAX + 1]).done(),
+            1 => Batch::new(&tenant)
+                .opaque(&session, head, vec![n; limits::ITEM_BODY_BYTES_MAX * 2 + 1])
+                .done(),
             _ => sample_commit(&tenant, &session, head, 1),
         };
         ok(store.commit(commit.clone()).await, "commit");
@@ -244,7 +246,7 @@ pub async fn what_was_replaced_expires(store: &dyn Store, passage: &dyn Passage)
     // The archiver has read the attributes, and then a body is replaced: by one of fewer parts, of none, of more.
     let mut expected = metas.clone();
     let before = stored(store, &tenant, &session, 1).await;
-    let body = vec![9; limits::ITEM_BODY_BYTES_MAX * 2];
+    let body = vec![9; limits::ITEM_BODY_BYTES_MAX * 3];
     expected[1].body_bytes = body.len() as u64;
     ok(store.replace_body(&tenant, &session, &before, &expected[1], body.into()).await, "replace_body");
     let pointer = pointer_over(&session, &metas[..2], 3);
