@@ -177,6 +177,10 @@ async fn p2_a_lost_store_is_made_again() {
 
     let ground = Ground::directory(dir);
     assert_eq!(known(ground.store.as_ref()).await, before);
+    for tenant in &tenants() {
+        let batches = ground.store.batches(tenant, 0, 100).await.unwrap();
+        assert!(batches.iter().all(|batch| batch.hot_until == Micros::MIN), "nothing is hot: {batches:?}");
+    }
     assert_eq!(ground.store.closed().await.unwrap(), None);
     goes_on(&ground, &before).await;
     drop(ground);
