@@ -94,9 +94,8 @@ impl Kind {
             Self::Type => What::List(EventFilter { event_types: vec![SELDOM.to_owned()], ..day }),
             Self::Text => {
                 let (text, at) = one(&filled.texts, nth)?;
-                let from = Micros::new(at.get().saturating_sub(DAY_MS * 500)).unwrap_or(start).max(start);
+                let from = at.plus_ms(-DAY_MS / 2);
                 let to = from.plus_ms(DAY_MS);
-                let (from, to) = if to > end { (end.plus_ms(-DAY_MS), end) } else { (from, to) };
                 What::List(EventFilter { from: Some(from), to: Some(to), search: Some(text.clone()), ..day })
             }
             Self::CountAll => What::Count(day),
@@ -164,7 +163,7 @@ impl Question {
                     }
                     query.after = page.next;
                 }
-                ensure!(asked.answer > 0, "somebody did something");
+                ensure!(asked.answer > 0, "somebody did something: {filter:?} {asked:?}");
             }
             What::Count(filter) => {
                 let page = ledger.list(tenant, &ListQuery { count_total: true, ..query(filter, 0) }).await?;
