@@ -277,8 +277,18 @@ pub const COLD_CATALOGUE_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// Bytes of opened batches (page indexes, footers) that a process keeps: some hundred batches, or a thousand small ones.
 pub const COLD_FILES_BYTES_MAX: usize = 64 * 1024 * 1024;
 
+/// Bytes of one batch that a question keeps from one read to the next, so as not to ask for them again: half of the largest
+/// batch.
+pub const COLD_KEPT_BYTES_MAX: usize = 32 * 1024 * 1024;
+
+/// A batch of so many bytes at most is read whole at once: that takes no longer than two round trips.
+pub const COLD_WHOLE_BYTES: u64 = 2 * 1024 * 1024;
+
+/// Bytes of short columns that are read with those that find a row, before it is known which row it is.
+pub const COLD_SHORT_BYTES: u64 = 4 * 1024 * 1024;
+
 /// Bytes between two parts of a batch that are read rather than asked around.
-pub const COLD_GAP_BYTES: u64 = 512 * 1024;
+pub const COLD_GAP_BYTES: u64 = 1024 * 1024;
 
 /// Longest page index of a batch that is read, bytes: a page takes about 100.
 pub const COLD_INDEX_BYTES_MAX: u64 = 8 * 1024 * 1024;

@@ -16,7 +16,7 @@ use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_writer::ArrowWriterOptions;
 use parquet::basic::{Compression, Encoding, ZstdLevel};
 use parquet::file::metadata::KeyValue;
-use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use parquet::file::properties::{BloomFilterPosition, EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
 
 use super::derived::Derived;
@@ -163,6 +163,9 @@ fn properties(tenant: &TenantId, sizes: Sizes) -> Result<WriterProperties, Archi
         .set_max_row_group_row_count(None)
         .set_data_page_size_limit(sizes.page_bytes)
         .set_dictionary_page_size_limit(limits::ARCHIVE_DICTIONARY_BYTES)
+        // Beside the page index, so that whoever reads the end of a file has them: a lookup by id is spared one round
+        // trip, and one request for each row group.
+        .set_bloom_filter_position(BloomFilterPosition::End)
         .set_statistics_truncate_length(Some(64));
     for name in ["sequence", "timestamp", "timestamp_us", "received_at", "received_at_us"] {
         properties = properties

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 
 use super::columns::Columns;
+use super::fetch::Fetched;
 use super::index::{EVENT_COLUMNS, HASH, METADATA, PAYLOAD};
 use super::{ColdError, ColdFile, Cost};
 use crate::archive::ArchiveError;
@@ -46,11 +47,26 @@ impl ColdFile {
         bytes_max: usize,
         cost: &mut Cost<'_>,
     ) -> Result<Vec<Event>, ColdError> {
+        self.events_with(rows, bytes_max, &mut self.tail.clone(), cost).await
+    }
+
+    /// The same, by one who has read something of the batch already.
+    pub(super) async fn events_with(
+        &self,
+        rows: &[u64],
+        bytes_max: usize,
+        fetched: &mut Fetched,
+        cost: &mut Cost<'_>,
+    ) -> Result<Vec<Event>, ColdError> {
         let (mut events, mut bytes): (Vec<Event>, usize) = (Vec::new(), 0);
         let mut rest = rows;
         while !rest.is_empty() {
             let (step, later) = rest.split_at(self.step(rest));
-            for event in self.events_at(step, cost).await? {
+            // The steps have the short columns in common; but a file that is not ours may be long.
+            if fetched.bytes() > limits::COLD_KEPT_BYTES_MAX {
+                *fetched = self.tail.clone();
+            }
+            for event in self.events_at(step, fetched, cost).await? {
                 let size = event.as_ref().content.bytes();
                 if !events.is_empty() && bytes.saturating_add(size) > bytes_max {
                     return Ok(events);
@@ -88,7 +104,12 @@ impl ColdFile {
         rows.len()
     }
 
-    async fn events_at(&self, rows: &[u64], cost: &mut Cost<'_>) -> Result<Vec<Event>, ColdError> {
+    async fn events_at(
+        &self,
+        rows: &[u64],
+        fetched: &mut Fetched,
+        cost: &mut Cost<'_>,
+    ) -> Result<Vec<Event>, ColdError> {
         let mut groups: BTreeMap<usize, Wanted> = BTreeMap::new();
         for &row in rows {
             let (group, at) = self.place(row);
@@ -107,12 +128,12 @@ impl ColdFile {
                 ranges.extend(group.pages_of(columns, &runs(rows)).0);
             }
         }
-        let fetched = self.fetch(ranges, cost).await?;
+        self.fetch(ranges, fetched, cost).await?;
         let found = guard(|| {
             let mut before: HashMap<u64, EventHash> = HashMap::new();
             for (index, wanted) in &groups {
                 let group = &self.groups[*index];
-                let mut reader = Columns::of(&self.metadata, *index, group, &[HASH], &fetched)?;
+                let mut reader = Columns::of(&self.metadata, *index, group, &[HASH], fetched)?;
                 for rows in wanted.before.chunks(reader.rows_at_once()) {
                     let slab = reader.take(rows)?;
                     for (at, row) in rows.iter().enumerate() {
@@ -125,7 +146,7 @@ impl ColdFile {
             let mut found: HashMap<u64, Event> = HashMap::with_capacity(rows.len());
             for (index, wanted) in &groups {
                 let group = &self.groups[*index];
-                let mut reader = Columns::of(&self.metadata, *index, group, &COLUMNS, &fetched)?;
+                let mut reader = Columns::of(&self.metadata, *index, group, &COLUMNS, fetched)?;
                 for rows in wanted.rows.chunks(reader.rows_at_once()) {
                     let first = group.first_row;
                     self.check(&mut reader, first, rows, &before, &mut found)?;

@@ -20,6 +20,22 @@ impl Fetched {
         Self(BTreeMap::from([(start, bytes)]))
     }
 
+    /// Adds a piece. What lies inside it is let go, so that the piece before a place has all that is there of it.
+    fn add(&mut self, start: u64, piece: Bytes) {
+        let end = start + piece.len() as u64;
+        let inside = |(at, old): (&u64, &Bytes)| (at + old.len() as u64 <= end).then_some(*at);
+        let inside: Vec<u64> = self.0.range(start..end).filter_map(inside).collect();
+        for at in inside {
+            self.0.remove(&at);
+        }
+        self.0.insert(start, piece);
+    }
+
+    /// How many bytes.
+    pub(super) fn bytes(&self) -> usize {
+        self.0.values().map(Bytes::len).sum()
+    }
+
     /// The bytes of a range, if one piece has them.
     pub(super) fn get(&self, range: &Range<u64>) -> Option<Bytes> {
         let (start, bytes) = self.0.range(..=range.start).next_back()?;
@@ -73,7 +89,7 @@ pub(super) async fn fetch(
             if piece.len() as u64 != range.end - range.start {
                 return Err(corrupt(key, cut_off()));
             }
-            fetched.0.insert(range.start, piece);
+            fetched.add(range.start, piece);
         }
     }
     Ok(())
@@ -108,12 +124,22 @@ mod tests {
     #[test]
     fn pieces_are_found_and_joined() {
         let mut fetched = Fetched::of(10, Bytes::from_static(b"0123456789"));
-        fetched.0.insert(20, Bytes::from_static(b"abc"));
+        fetched.add(20, Bytes::from_static(b"abc"));
         assert_eq!(fetched.get(&(12..14)).as_deref(), Some(&b"23"[..]));
         assert_eq!(fetched.get(&(18..21)), None);
         assert_eq!(fetched.get(&(9..11)), None);
         assert_eq!(fetched.join(&(18..22)).as_deref(), Some(&b"89ab"[..]));
         assert_eq!(fetched.join(&(18..24)), None);
         assert_eq!(fetched.join(&(30..31)), None);
+    }
+
+    #[test]
+    fn a_piece_inside_another_hides_nothing_of_it() {
+        let mut fetched = Fetched::of(12, Bytes::from_static(b"cd"));
+        fetched.add(18, Bytes::from_static(b"ijkl"));
+        fetched.add(10, Bytes::from_static(b"abcdefghij"));
+        assert_eq!(fetched.get(&(11..19)).as_deref(), Some(&b"bcdefghi"[..]));
+        assert_eq!(fetched.get(&(19..22)).as_deref(), Some(&b"jkl"[..]));
+        assert_eq!(fetched.bytes(), 14);
     }
 }

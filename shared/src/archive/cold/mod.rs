@@ -29,7 +29,7 @@ use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
 
 use self::columns::{Columns, Slab};
 use self::fetch::Fetched;
-use self::index::{EVENT_ID, Group, SEQUENCE, SESSION_ID};
+use self::index::{EVENT_ID, Group, PAYLOAD, SEQUENCE, SESSION_ID};
 use super::ArchiveError;
 use super::reader::{TAIL_BYTES, check, guard};
 use crate::event::Event;
@@ -137,10 +137,22 @@ impl ColdFile {
         bytes: u64,
         cost: &mut Cost<'_>,
     ) -> Result<Self, ColdError> {
+        let whole = bytes <= limits::COLD_WHOLE_BYTES;
+        let from = if whole { 0 } else { bytes.saturating_sub(limits::COLD_TAIL_BYTES) };
+        Self::open_from(objects, tenant, key, from..bytes, cost).await
+    }
+
+    /// The same; `have` is what is read of its end at first.
+    async fn open_from(
+        objects: Arc<dyn ObjectStore>,
+        tenant: &TenantId,
+        key: &str,
+        mut have: Range<u64>,
+        cost: &mut Cost<'_>,
+    ) -> Result<Self, ColdError> {
         let corrupt = |error: ArchiveError| corrupt(key, error);
-        let from = bytes.saturating_sub(limits::COLD_TAIL_BYTES);
+        let bytes = have.end;
         let mut tail = Fetched::default();
-        let mut have = from..bytes;
         fetch::fetch(&*objects, key, vec![have.clone()], &mut tail, cost).await?;
         let footer = footer(&tail, bytes).map_err(corrupt)?;
         if footer.start < have.start {
@@ -191,9 +203,10 @@ impl ColdFile {
         let mut buffer = [0; 36];
         let text = id.encode(&mut buffer);
         let rows = self.groups.iter().map(|group| group.with_text(EVENT_ID, &[text])).collect();
-        let mut found = None;
-        for (group, rows) in self.may_hold(EVENT_ID, text, rows, cost).await? {
-            self.narrow(group, &rows, &[EVENT_ID], cost, |row, slab, at| {
+        let (mut found, mut fetched) = (None, self.tail.clone());
+        for (group, rows) in self.may_hold(EVENT_ID, text, rows, &mut fetched, cost).await? {
+            self.fetch_short(group, &rows, &mut fetched, cost).await?;
+            self.narrow(group, &rows, &[EVENT_ID], &mut fetched, cost, |row, slab, at| {
                 if slab.bytes(EVENT_ID, at) == Some(text.as_bytes()) {
                     found = found.or(Some(row));
                 }
@@ -201,7 +214,7 @@ impl ColdFile {
             })
             .await?;
             if let Some(row) = found {
-                return Ok(self.events(&[row], usize::MAX, cost).await?.pop());
+                return Ok(self.events_with(&[row], usize::MAX, &mut fetched, cost).await?.pop());
             }
         }
         Ok(None)
@@ -219,7 +232,7 @@ impl ColdFile {
         (limit, bytes_max): (usize, usize),
         cost: &mut Cost<'_>,
     ) -> Result<ColdSession, ColdError> {
-        let mut places: Vec<(Seq, u64)> = Vec::new();
+        let (mut places, mut fetched): (Vec<(Seq, u64)>, _) = (Vec::new(), self.tail.clone());
         for (index, group) in self.groups.iter().enumerate() {
             // Rows are sorted by session: the page index says more than a bloom filter, and is at hand.
             let rows = group.with_text(SESSION_ID, &[session.as_str()]);
@@ -227,7 +240,8 @@ impl ColdFile {
                 cost.stats.row_groups_skipped += 1;
                 continue;
             }
-            self.narrow(index, &rows, &[SESSION_ID, SEQUENCE], cost, |row, slab, at| {
+            self.fetch_short(index, &rows, &mut fetched, cost).await?;
+            self.narrow(index, &rows, &[SESSION_ID, SEQUENCE], &mut fetched, cost, |row, slab, at| {
                 if slab.bytes(SESSION_ID, at) == Some(session.as_str().as_bytes()) {
                     let sequence = u64::try_from(slab.number(SEQUENCE, at)?).ok().and_then(Seq::new);
                     let bad = || ArchiveError::Parquet("sequence is out of range".into());
@@ -251,7 +265,7 @@ impl ColdFile {
             return Ok(ColdSession { events: Vec::new(), next: None, held });
         }
         let rows: Vec<u64> = places.iter().take(limit).map(|(_, row)| *row).collect();
-        let events = self.events(&rows, bytes_max, cost).await?;
+        let events = self.events_with(&rows, bytes_max, &mut fetched, cost).await?;
         let next = places.get(events.len()).map(|(sequence, _)| *sequence);
         Ok(ColdSession { events, next, held })
     }
@@ -262,12 +276,13 @@ impl ColdFile {
         column: usize,
         value: &str,
         rows: Vec<Vec<Range<u64>>>,
+        fetched: &mut Fetched,
         cost: &mut Cost<'_>,
     ) -> Result<Vec<(usize, Vec<Range<u64>>)>, ColdError> {
         let mut left: Vec<_> = rows.into_iter().enumerate().filter(|(_, rows)| !rows.is_empty()).collect();
         let bloom = |group: usize| self.groups[group].columns[column].bloom.clone();
         let ranges = left.iter().filter_map(|(group, _)| bloom(*group)).collect();
-        let fetched = self.fetch(ranges, cost).await?;
+        self.fetch(ranges, fetched, cost).await?;
         let absent = |group: usize| -> Result<bool, ArchiveError> {
             let Some(range) = bloom(group) else { return Ok(false) };
             let bytes = fetched.get(&range).ok_or_else(cut_off)?;
@@ -283,21 +298,41 @@ impl ColdFile {
         Ok(kept)
     }
 
+    /// Reads the short columns of rows, of which some are looked for, in one request: they lie side by side before the
+    /// payloads, and what is found needs them all. Nothing if they are many.
+    async fn fetch_short(
+        &self,
+        group: usize,
+        rows: &[Range<u64>],
+        fetched: &mut Fetched,
+        cost: &mut Cost<'_>,
+    ) -> Result<(), ColdError> {
+        let short: Vec<usize> = (0..PAYLOAD).collect();
+        let (ranges, _) = self.groups[group].pages_of(&short, rows);
+        let bytes: u64 = ranges.iter().map(|range| range.end - range.start).sum();
+        if bytes > limits::COLD_SHORT_BYTES {
+            return Ok(());
+        }
+        self.fetch(ranges, fetched, cost).await
+    }
+
     /// Reads some columns of some rows of a group: calls `each` with the row's number in the file, and where it stands.
+    /// What is in `fetched` is not read again, and what is read is added to it.
     async fn narrow(
         &self,
         group: usize,
         rows: &[Range<u64>],
         columns: &[usize],
+        fetched: &mut Fetched,
         cost: &mut Cost<'_>,
         mut each: impl FnMut(u64, &Slab, usize) -> Result<(), ArchiveError>,
     ) -> Result<(), ColdError> {
         let this = &self.groups[group];
         let (ranges, skipped) = this.pages_of(columns, rows);
         cost.stats.pages_skipped += skipped;
-        let fetched = self.fetch(ranges, cost).await?;
+        self.fetch(ranges, fetched, cost).await?;
         let count = guard(|| {
-            let mut reader = Columns::of(&self.metadata, group, this, columns, &fetched)?;
+            let mut reader = Columns::of(&self.metadata, group, this, columns, fetched)?;
             let mut numbers = rows.iter().cloned().flatten();
             let mut count = 0;
             loop {
@@ -318,10 +353,13 @@ impl ColdFile {
         Ok(())
     }
 
-    async fn fetch(&self, ranges: Vec<Range<u64>>, cost: &mut Cost<'_>) -> Result<Fetched, ColdError> {
-        let mut fetched = self.tail.clone();
-        fetch::fetch(&*self.objects, &self.key, ranges, &mut fetched, cost).await?;
-        Ok(fetched)
+    async fn fetch(
+        &self,
+        ranges: Vec<Range<u64>>,
+        fetched: &mut Fetched,
+        cost: &mut Cost<'_>,
+    ) -> Result<(), ColdError> {
+        fetch::fetch(&*self.objects, &self.key, ranges, fetched, cost).await
     }
 
     fn corrupt(&self, error: impl std::fmt::Display) -> ColdError {

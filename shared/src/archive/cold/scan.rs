@@ -12,6 +12,7 @@ use super::{ColdError, ColdFile, Cost};
 use crate::archive::ArchiveError;
 use crate::ids::{EventId, Seq, SessionId, Severity};
 use crate::ledger::{EventFilter, EventPosition};
+use crate::limits;
 use crate::store::Order;
 use crate::time::Micros;
 
@@ -192,7 +193,7 @@ impl ColdFile {
         let mut columns: Vec<usize> = asked.chain([TIMESTAMP]).chain(more.iter().copied()).collect();
         columns.sort_unstable();
         columns.dedup();
-        self.narrow(index, &rows, &columns, cost, |row, slab, at| {
+        self.narrow(index, &rows, &columns, &mut self.tail.clone(), cost, |row, slab, at| {
             if !times.contains(&slab.number(TIMESTAMP, at)?)
                 || session.is_some_and(|session| slab.bytes(SESSION_ID, at) != Some(session))
                 || !filter.agents.is_empty() && !filter.matches_agent(slab.text(AGENT_ID, at)?)
@@ -219,12 +220,16 @@ impl ColdFile {
         cost: &mut Cost<'_>,
         mut each: impl FnMut(u64),
     ) -> Result<(), ColdError> {
-        let mut rest = rows;
+        // Steps end between two rows, not between two pages: what one has read the next one needs too.
+        let (mut rest, mut fetched) = (rows, self.tail.clone());
         while let Some(&start) = rest.first() {
             let (step, later) = rest.split_at(self.step(rest));
             let (group, first) = self.place(start);
             let of_group: Vec<u64> = step.iter().map(|row| row - start + first).collect();
-            self.narrow(group, &runs(&of_group), &[PAYLOAD], cost, |row, slab, at| {
+            if fetched.bytes() > limits::COLD_KEPT_BYTES_MAX {
+                fetched = self.tail.clone();
+            }
+            self.narrow(group, &runs(&of_group), &[PAYLOAD], &mut fetched, cost, |row, slab, at| {
                 if filter.matches_payload(slab.text_or_null(PAYLOAD, at)?) {
                     each(row);
                 }

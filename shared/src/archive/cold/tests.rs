@@ -14,6 +14,7 @@ use crate::chain::Hasher;
 use crate::event::{Event, OwnedContent, Redactions};
 use crate::ids::{CommitId, EventHash, EventId, Seq, SessionId, Severity, TenantId};
 use crate::ledger::{Budget, EventFilter, EventPosition};
+use crate::limits;
 use crate::objects::{Condition, Listed, Object, ObjectError, ObjectStore, Purged, Tag};
 use crate::store::Order;
 use crate::time::Micros;
@@ -133,7 +134,7 @@ impl Made {
         &self,
         read: impl AsyncFnOnce(&ColdFile, &mut Cost<'_>) -> T,
     ) -> Result<(T, ColdStats), ColdError> {
-        open(&self.file, read)
+        open(&self.file, END, read)
     }
 
     /// What a walk over the whole file finds.
@@ -155,15 +156,21 @@ impl Made {
     }
 }
 
+/// Bytes of a file's end that are read first: of so small files little, so that the rest is read by ranges.
+const END: u64 = 64;
+
 fn open<T>(
     file: &Bytes,
+    end: u64,
     read: impl AsyncFnOnce(&ColdFile, &mut Cost<'_>) -> T,
 ) -> Result<(T, ColdStats), ColdError> {
     let objects = Arc::new(One(file.clone()));
     let (budget, mut stats) = (Budget::new(u64::MAX), ColdStats::default());
     block_on(async {
         let mut cost = Cost { budget: &budget, stats: &mut stats };
-        let cold = ColdFile::open(objects, &tenant(), "batch", file.len() as u64, &mut cost).await?;
+        let length = file.len() as u64;
+        let end = length.saturating_sub(end)..length;
+        let cold = ColdFile::open_from(objects, &tenant(), "batch", end, &mut cost).await?;
         let value = read(&cold, &mut cost).await;
         Ok((value, stats))
     })
@@ -299,7 +306,7 @@ proptest! {
 
 /// Everything that can be asked of a batch; every event that comes is one that was written.
 fn ask(file: &Bytes, events: &[Event], id: EventId, session: &SessionId) -> Result<usize, ColdError> {
-    let asked = open(file, async |cold, cost| {
+    let asked = open(file, END, async |cold, cost| {
         let filter = EventFilter { search: Some("alpha".to_owned()), ..EventFilter::default() };
         let scan = cold.scan(&filter, (Order::Desc, None, 1000), cost).await?;
         let rows: Vec<u64> = scan.candidates.iter().map(|candidate| candidate.row).collect();
@@ -375,7 +382,8 @@ fn a_budget_stops_before_the_read() {
             let mut cost = Cost { budget: &budget, stats: &mut stats };
             let objects = Arc::new(One(made.file.clone()));
             let length = made.file.len() as u64;
-            let cold = ColdFile::open(objects, &tenant(), "batch", length, &mut cost).await?;
+            let end = length - END..length;
+            let cold = ColdFile::open_from(objects, &tenant(), "batch", end, &mut cost).await?;
             cold.scan(&filter, (Order::Asc, None, 10), &mut cost).await
         });
         (read, stats)
@@ -450,33 +458,33 @@ fn busy(sessions: u64, each: u64) -> Made {
 /// A batch of 64 MB of events as sent; without optimization, which makes that slow, an eighth of it.
 #[test]
 fn requests_are_few() {
+    const TAIL: u64 = limits::COLD_TAIL_BYTES;
     let share = if cfg!(debug_assertions) { 8 } else { 1 };
     let made = busy(920 / share, 100);
     let length = made.file.len() as u64;
-    let ((), open_only) = made.reads(async |_, _| ()).unwrap();
+    let ((), open_only) = open(&made.file, TAIL, async |_, _| ()).unwrap();
     assert_eq!(open_only.requests, 1);
     let mut most = [(0, 0); 3];
     for at in (0..made.events.len()).step_by(made.events.len() / 12) {
         let event = &made.events[at];
         let (found, by_id) =
-            made.reads(async |cold, cost| cold.by_id(event.event_id, cost).await.unwrap()).unwrap();
+            open(&made.file, TAIL, async |cold, cost| cold.by_id(event.event_id, cost).await.unwrap())
+                .unwrap();
         assert_eq!(found.as_ref(), Some(event));
-        let (page, session) = made
-            .reads(async |cold, cost| {
-                let page = (100, usize::MAX);
-                cold.session(&event.session_id, (Seq::ZERO, Order::Asc), page, cost).await.unwrap()
-            })
-            .unwrap();
+        let (page, session) = open(&made.file, TAIL, async |cold, cost| {
+            let page = (100, usize::MAX);
+            cold.session(&event.session_id, (Seq::ZERO, Order::Asc), page, cost).await.unwrap()
+        })
+        .unwrap();
         assert_eq!(page.events.len(), 100);
         let from = Some(event.timestamp);
         let filter = EventFilter { from, agents: vec![event.agent_id.clone()], ..EventFilter::default() };
-        let (list, listed) = made
-            .reads(async |cold, cost| {
-                let scan = cold.scan(&filter, (Order::Asc, None, 100), cost).await.unwrap();
-                let rows: Vec<u64> = scan.candidates.iter().map(|candidate| candidate.row).collect();
-                cold.events(&rows, usize::MAX, cost).await.unwrap()
-            })
-            .unwrap();
+        let (list, listed) = open(&made.file, TAIL, async |cold, cost| {
+            let scan = cold.scan(&filter, (Order::Asc, None, 100), cost).await.unwrap();
+            let rows: Vec<u64> = scan.candidates.iter().map(|candidate| candidate.row).collect();
+            cold.events(&rows, usize::MAX, cost).await.unwrap()
+        })
+        .unwrap();
         assert!(list.iter().all(|e| e.agent_id == event.agent_id && e.timestamp >= event.timestamp));
         for (most, stats) in most.iter_mut().zip([by_id, session, listed]) {
             *most = (stats.requests.max(most.0), stats.bytes_read.max(most.1));

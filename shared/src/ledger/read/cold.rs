@@ -43,6 +43,16 @@ impl From<ColdError> for ReadError {
     }
 }
 
+/// How often it is guessed in which batch a sequence of a session is.
+const GUESSES: usize = 2;
+
+/// Which of so many batches should have a sequence, if they have those from `low` to `high`, about as many each.
+fn guess(sequence: u64, (low, high): (u64, u64), batches: usize) -> usize {
+    let (into, all) = (sequence.clamp(low, high.max(low)) - low, high.saturating_sub(low) + 1);
+    let at = u128::from(into) * batches as u128 / u128::from(all);
+    usize::try_from(at).unwrap_or(usize::MAX).min(batches - 1)
+}
+
 /// The archive at a moment.
 #[derive(Debug)]
 pub(in crate::ledger) struct View {
@@ -192,18 +202,29 @@ impl Ledger {
         stats.batches_skipped = stats.batches_skipped.max(all - batches.len() as u64);
         stats.batches_read += 1;
         let mut cost = Cost { budget: &budget, stats: &mut stats.cold };
-        // Sequences rise with the batches: half of them are ruled out by a look into one.
+        // Sequences rise with the batches, most often evenly: where one should be is looked first, and if that misses, in
+        // the middle of what is left.
+        let (mut low, mut high, mut misses) = (0, pointer.archived.head.sequence.get(), 0);
         while !batches.is_empty() {
-            let middle = batches.len() / 2;
-            let file = self.cold.open(tenant, batches[middle], &mut cost).await?;
+            let at = if misses < GUESSES {
+                guess(from.get(), (low, high), batches.len())
+            } else {
+                batches.len() / 2
+            };
+            misses += 1;
+            let file = self.cold.open(tenant, batches[at], &mut cost).await?;
             let page = file.session(session, (from, order), (limit, bytes_max), &mut cost).await?;
             match page.held {
                 None => {
-                    batches.remove(middle);
+                    batches.remove(at);
                 }
-                Some(held) if from < *held.start() => batches.truncate(middle),
+                Some(held) if from < *held.start() => {
+                    batches.truncate(at);
+                    high = held.start().get();
+                }
                 Some(held) if from > *held.end() => {
-                    batches.drain(..=middle);
+                    batches.drain(..=at);
+                    low = held.end().get();
                 }
                 Some(held) if page.events.first().is_some_and(|first| first.sequence == from) => {
                     let next = page.next.or(match order {
@@ -217,5 +238,26 @@ impl Ledger {
         }
         let key = format!("tenant {tenant} session {session} sequence {from}");
         Err(ReadError::Corrupt { key, why: "it is archived, and no batch has it".into() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_guess_is_one_of_them() {
+        for (sequence, ends, batches, expected) in [
+            (0, (0, 499), 5, 0),
+            (499, (0, 499), 5, 4),
+            (250, (0, 499), 5, 2),
+            (9, (0, 0), 1, 0),
+            (0, (10, 20), 3, 0),
+            (99, (10, 20), 3, 2),
+            (7, (9, 3), 4, 0),
+            (u64::MAX, (0, u64::MAX - 1), 2, 1),
+        ] {
+            assert_eq!(guess(sequence, ends, batches), expected, "{sequence} in {ends:?} of {batches}");
+        }
     }
 }

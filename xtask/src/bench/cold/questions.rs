@@ -6,7 +6,6 @@ use anyhow::ensure;
 use quipu_core::ids::{EventId, Seq, SessionId, TenantId};
 use quipu_core::ledger::{EventFilter, Ledger, ListQuery, ReadStats};
 use quipu_core::store::Order;
-use quipu_core::time::Micros;
 
 use super::fill::Filled;
 
