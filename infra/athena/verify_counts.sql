@@ -16,7 +16,8 @@ event_rows AS (
     commit_id,
     "timestamp",
     row_number() OVER (PARTITION BY event_id ORDER BY "$path", session_id, sequence) AS copy,
-    sequence - lag(sequence) OVER (PARTITION BY session_id ORDER BY sequence, "$path") AS step
+    -- No row before it: no step is wrong.
+    coalesce(sequence - lag(sequence) OVER (PARTITION BY session_id ORDER BY sequence, "$path"), 1) AS step
   FROM events
   WHERE tenant = ? AND dt BETWEEN ? AND ?
 ),

@@ -373,7 +373,10 @@ WITH event_rows AS (
     commit_id,
     "timestamp",
     ROW_NUMBER() OVER (PARTITION BY event_id ORDER BY "$path", session_id, sequence) AS copy,
-    sequence - LAG(sequence) OVER (PARTITION BY session_id ORDER BY sequence, "$path") AS step
+    COALESCE(
+      sequence - LAG(sequence) OVER (PARTITION BY session_id ORDER BY sequence, "$path"),
+      1
+    ) AS step
   FROM events
   WHERE
     tenant = of_tenant AND dt BETWEEN first_day AND last_day

@@ -5,6 +5,7 @@
 //! Both engines are DuckDB. Of Athena itself only this is shown: the files are in the grammar of Trino, which it is.
 
 mod checks;
+mod erased;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
