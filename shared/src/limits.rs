@@ -281,9 +281,6 @@ pub const COLD_FILES_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// batch.
 pub const COLD_KEPT_BYTES_MAX: usize = 32 * 1024 * 1024;
 
-/// A batch of so many bytes at most is read whole at once: that takes no longer than two round trips.
-pub const COLD_WHOLE_BYTES: u64 = 2 * 1024 * 1024;
-
 /// Bytes of short columns that are read with those that find a row, before it is known which row it is.
 pub const COLD_SHORT_BYTES: u64 = 4 * 1024 * 1024;
 

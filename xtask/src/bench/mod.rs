@@ -39,6 +39,9 @@ pub(crate) struct BenchArgs {
     /// Events for that.
     #[arg(long, default_value_t = 5_000_000, requires = "only_cold")]
     cold_events: usize,
+    /// In how many batches, each in its turn.
+    #[arg(long, value_delimiter = ',', default_values_t = [100, 1000], requires = "only_cold")]
+    cold_batches: Vec<usize>,
     /// Write docs/benchmarks.md: what was measured of it.
     #[arg(long)]
     write: bool,
@@ -70,7 +73,7 @@ pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<()> {
     let page = root().join("docs/benchmarks.md");
     let mut report = Report::default();
     if args.only_cold {
-        cold::measure(&mut report, &scratch, args.cold_events)?;
+        cold::measure(&mut report, &scratch, args.cold_events, &args.cold_batches)?;
         println!("{}", report.0);
         if args.write {
             let (rest, _) = parts(&std::fs::read_to_string(&page)?);

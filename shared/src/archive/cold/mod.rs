@@ -137,8 +137,7 @@ impl ColdFile {
         bytes: u64,
         cost: &mut Cost<'_>,
     ) -> Result<Self, ColdError> {
-        let whole = bytes <= limits::COLD_WHOLE_BYTES;
-        let from = if whole { 0 } else { bytes.saturating_sub(limits::COLD_TAIL_BYTES) };
+        let from = bytes.saturating_sub(limits::COLD_TAIL_BYTES);
         Self::open_from(objects, tenant, key, from..bytes, cost).await
     }
 

@@ -28,14 +28,16 @@ use questions::{Asked, Kind};
 /// Where its part of the page begins.
 pub(super) const HEADING: &str = "## Cold reads";
 
-/// Batches of the first ledger; the second has ten times as many.
-const BATCHES: usize = 100;
-
 /// What a ranged read takes longer in the last rows: a bucket answers a small one after 15 to 30 ms.
 const DISTANCE: Duration = Duration::from_millis(20);
 
 /// Fills, asks, and writes the part of the page.
-pub(super) fn measure(report: &mut Report, scratch: &Path, events: usize) -> anyhow::Result<()> {
+pub(super) fn measure(
+    report: &mut Report,
+    scratch: &Path,
+    events: usize,
+    batches: &[usize],
+) -> anyhow::Result<()> {
     report.line(HEADING);
     report.line(&format!(
         "\n`cargo xtask bench --only-cold --cold-events {events}`, which writes this part alone; on {}.\n",
@@ -47,7 +49,7 @@ pub(super) fn measure(report: &mut Report, scratch: &Path, events: usize) -> any
     );
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let mut aims = Vec::new();
-    for batches in [BATCHES, BATCHES * 10] {
+    for &batches in batches {
         let directory = scratch.join(format!("cold-{batches}"));
         let filled = runtime.block_on(fill::fill(&directory, events, batches))?;
         report.line(&format!("\n### {} events in {} batches\n", filled.events, filled.batches));
